@@ -1,0 +1,1 @@
+"""shapecodec: any triangle mesh into a compact latent and back, at up to 2048^3."""
