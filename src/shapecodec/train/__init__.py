@@ -1,0 +1,1 @@
+"""One training loop for all codecs, and what makes it safe to interrupt."""

@@ -1,0 +1,104 @@
+"""The run folder: config.json (what the run is), environment.txt (what it ran on), log.jsonl, checkpoints/, codec/."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shapecodec.errors import BadArgument, BadFile
+
+CONFIG, LOG, CHECKPOINTS, CODEC = "config.json", "log.jsonl", "checkpoints", "codec"
+
+
+def open_run(folder: Path, config: dict[str, Any], *, resume: bool, allow_changes: bool) -> None:
+    """Make a new run folder, or check that an existing one describes the same run.
+
+    Raises:
+        BadArgument: the folder holds a run and `resume` is False, holds none and it is True, or the configuration has
+            changed and `allow_changes` is False; the message lists the differences.
+    """
+    path = folder / CONFIG
+    if not resume:
+        if path.exists():
+            raise BadArgument(
+                "the folder already holds a run.", where=str(folder), hint="resume it, or another folder."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, config)
+    else:
+        changes = differences(read_config(folder), config)
+        if changes and not allow_changes:
+            raise BadArgument(
+                "the configuration differs from the one that the run began with:\n  " + "\n  ".join(changes) + "\n",
+                where=str(folder),
+                hint="allow_changes=True to go on with the new one.",
+            )
+        if changes:
+            warnings.warn("the run goes on with changes:\n  " + "\n  ".join(changes), RuntimeWarning, stacklevel=3)
+            write_json(path, config)
+    with (folder / "environment.txt").open("a") as file:
+        file.write(environment())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json holds: `codec` {kind, config}, `source`, `run`.
+
+    Raises:
+        BadArgument: the folder holds no run.
+        BadFile: config.json is not what a run writes.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise BadArgument(f"the folder holds no run (no {CONFIG}).", where=str(folder))
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise BadFile(f"not valid JSON ({error}).", where=str(path)) from error
+    if not isinstance(config, dict) or config.get("format") != 1:
+        raise BadFile("not the configuration of a run in format 1.", where=str(path))
+    return config
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write the whole file or none of it."""
+    staged = path.with_name(f".{path.name}.staged")
+    staged.write_text(json.dumps(value, indent=1) + "\n")
+    staged.replace(path)
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """One line `name: old -> new` for each value in which two JSON objects differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        nested = [differences(old.get(key), new.get(key), f"{name}.{key}" if name else key) for key in keys]
+        return [line for lines in nested for line in lines]
+    return [] if old == new else [f"{name}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+def environment() -> str:
+    """Versions and hardware, a line each."""
+    packages = ("shapecodec", "torch", "numpy", "accelerate", "safetensors")
+    lines = [f"command: {' '.join(sys.argv)}", f"python: {platform.python_version()}", f"system: {platform.platform()}"]
+    lines += [f"{name}: {_version(name)}" for name in packages]
+    lines += [f"processor: {platform.machine()}, {torch.get_num_threads()} threads"]
+    if torch.cuda.is_available():
+        lines.append(f"cuda: {torch.version.cuda}, cudnn: {torch.backends.cudnn.version()}")
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            lines.append(f"device {index}: {device.name}, {device.total_memory / 2**30:.0f} GiB")
+    return "\n".join(lines) + "\n\n"
+
+
+def _version(name: str) -> str:
+    """A source tree on the path has no metadata, which is no reason to fail."""
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return "source tree"
