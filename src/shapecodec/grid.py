@@ -1,20 +1,23 @@
 """SparseGrid: voxel coordinates in Morton order, with the neighbour and window plans that sparse layers share.
 
-A grid may hold a batch: item b owns the rows offsets[b] to offsets[b + 1]. Plans never cross items, are built once and cached.
-The same type serves voxels and LoG3D's 8^3 blocks (then `resolution` counts blocks).
+A grid may hold a batch: item b owns the rows offsets[b] to offsets[b + 1]. Plans never cross items, are built once and
+cached. The same type serves voxels and LoG3D's 8^3 blocks (then `resolution` counts blocks).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from shapecodec.errors import BadArgument
 
-MORTON_BITS = 20  # per axis: 60 bits of place, and a batch of items above them would not fit beyond 8
+MORTON_BITS = 20  # per axis: 60 bits of place leave room for 8 items; smaller resolutions leave room for more
+
+T = TypeVar("T")
 
 
 def morton_encode(coords: Tensor) -> Tensor:
@@ -116,27 +119,51 @@ class SparseGrid:
 
     def to(self, device: torch.device | str) -> SparseGrid:
         """The same grid on another device, without its cached plans."""
-        return self if self.device == torch.device(device) else SparseGrid(self.coords.to(device), self.offsets, self.resolution)
+        return (
+            self
+            if self.device == torch.device(device)
+            else SparseGrid(self.coords.to(device), self.offsets, self.resolution)
+        )
 
     def batch_index(self) -> Tensor:
         """(N,) int64: the item of each row."""
         items = torch.arange(self.batch_size, device=self.device)
         return torch.repeat_interleave(items, self.offsets.diff().to(self.device), output_size=len(self))
 
+    def cached(self, name: Hashable, build: Callable[[], T]) -> T:
+        """The plan called `name`, built on first use and kept as long as the grid: layers share it through this."""
+        if name not in self._plans:
+            self._plans[name] = build()
+        return self._plans[name]
+
+    def _place_bits(self) -> int:
+        """Bits of a key below the item's number, after a check that the item's number still fits above them."""
+        bits = 3 * max(self.resolution - 1, 1).bit_length()
+        if (self.batch_size - 1).bit_length() + bits > 63:
+            raise BadArgument(
+                f"{self.batch_size} items of {self.resolution}^3 voxels do not fit 63-bit keys.",
+                where="SparseGrid",
+                hint=f"at most {1 << (63 - bits)} items in a batch.",
+            )
+        return bits
+
     def keys(self) -> Tensor:
         """(N,) int64 ascending: item above the Morton code."""
-        if "keys" not in self._plans:
-            bits = 3 * max(self.resolution - 1, 1).bit_length()
-            self._plans["keys"] = (self.batch_index() << bits) | morton_encode(self.coords)
-        return self._plans["keys"]
+
+        def build() -> Tensor:
+            return (self.batch_index() << self._place_bits()) | morton_encode(self.coords)
+
+        return self.cached("keys", build)
 
     def lookup(self, coords: Tensor, batch: Tensor | int = 0) -> Tensor:
         """Rows (...,) int64 of coords (..., 3) in the given items, -1 where the voxel is not occupied."""
         if len(self) == 0:
             return coords.new_full(coords.shape[:-1], -1, dtype=torch.int64)
         inside = ((coords >= 0) & (coords < self.resolution)).all(-1)
-        bits = 3 * max(self.resolution - 1, 1).bit_length()
-        wanted = morton_encode(coords.clamp(0, self.resolution - 1)) | (torch.as_tensor(batch, device=coords.device) << bits)
+        bits = self._place_bits()
+        wanted = morton_encode(coords.clamp(0, self.resolution - 1)) | (
+            torch.as_tensor(batch, device=coords.device) << bits
+        )
         keys = self.keys()
         row = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
         return torch.where(inside & (keys[row] == wanted), row, -1)

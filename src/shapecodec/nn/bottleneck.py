@@ -1,0 +1,57 @@
+"""KL bottleneck: a diagonal Gaussian per token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(mean, exp(logvar)) for each element; mean and logvar are (N, Z) float32."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """(N, Z): mean + sigma * noise; the generator must live on the same device."""
+        noise = torch.randn(self.mean.shape, generator=rng, device=self.mean.device, dtype=self.mean.dtype)
+        return self.mean + (0.5 * self.logvar).exp() * noise
+
+    def kl(self) -> Tensor:
+        """0-dim mean over elements of KL(N(mean, sigma^2) || N(0, 1)) in nats; 0 when there are no tokens."""
+        each = 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
+        return each.sum() / max(each.numel(), 1)
+
+
+class KLBottleneck(nn.Module):
+    """Tokens to a Gaussian of few channels.
+
+    Args:
+        channels: C of the tokens.
+        latent: Z channels a token.
+        logvar_start: bias of the log-variance before training. At -6 (sigma 0.05) a block autoencoder learns at once;
+            at 0 its error stood still for hundreds of steps, as unit noise hides the mean (a trial on 512^3 blocks).
+        logvar_range: log-variances are clamped to it: exp stays finite and gradients do not explode.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        latent: int,
+        *,
+        logvar_start: float = -6.0,
+        logvar_range: tuple[float, float] = (-30.0, 20.0),
+    ) -> None:
+        super().__init__()
+        self.project = nn.Linear(channels, 2 * latent)
+        self.logvar_range = logvar_range
+        nn.init.constant_(self.project.bias[latent:], logvar_start)
+
+    def forward(self, feats: Tensor) -> Gaussian:
+        """(N, C) tokens -> Gaussian over (N, Z), in float32."""
+        with torch.autocast(feats.device.type, enabled=False):
+            mean, logvar = self.project(feats.float()).chunk(2, -1)
+        return Gaussian(mean, logvar.clamp(*self.logvar_range))

@@ -1,0 +1,219 @@
+"""Implicit matrix products in Triton: rows are gathered inside the kernels, nothing of size (N, 27, C) is written.
+
+Convolution: tiles of rows that share their neighbour pattern, one pass over the taps that the tile has. Gradient of the
+weight: the pairs of each tap cut into chunks, one partial sum a chunk, added in a fixed order. Without atomics results
+repeat.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from shapecodec.ops.sparse_conv.plan import TAPS, TILE_ROWS, ConvPlan
+
+# Programs of the weight gradient per tile of the weight: eight times the 132 processors of an H100 over four tiles of
+# 128 x 128 (C = C' = 256), so that the last wave costs little. Partial sums then take 27 to 300 buffers of C C' floats.
+CHUNKS = 264
+SHORTEST_CHUNK = 1024  # pairs; below it the writing of partial sums would outweigh the products
+
+
+@triton.jit
+def _convolve_kernel(
+    feats: Any,
+    weight: Any,
+    bias: Any,
+    out: Any,
+    rows_of: Any,
+    table: Any,
+    taps_of: Any,
+    counts: Any,
+    padded_rows: Any,
+    channels: Any,
+    out_channels: Any,
+    HAS_BIAS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+) -> None:
+    """One (ROWS, COLUMNS) tile of the output; one step is one tap and DEPTH input channels."""
+    tile = tl.program_id(0)
+    slot = tile * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    depth = tl.arange(0, DEPTH)
+    parts = tl.cdiv(channels, DEPTH)
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for step in range(0, tl.load(counts + tile) * parts):
+        tap = tl.load(taps_of + tile * 27 + step // parts)
+        channel = (step % parts) * DEPTH + depth
+        source = tl.load(table + tap * padded_rows + slot)
+        a = tl.load(
+            feats + source.to(tl.int64)[:, None] * channels + channel[None, :],
+            mask=(source >= 0)[:, None] & (channel < channels)[None, :],
+            other=0.0,
+        )
+        b = tl.load(
+            weight + tap * channels * out_channels + channel[:, None] * out_channels + column[None, :],
+            mask=(channel < channels)[:, None] & (column < out_channels)[None, :],
+            other=0.0,
+        )
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    if HAS_BIAS:
+        total += tl.load(bias + column, mask=column < out_channels, other=0.0).to(tl.float32)[None, :]
+    row = tl.load(rows_of + slot)
+    tl.store(
+        out + row.to(tl.int64)[:, None] * out_channels + column[None, :],
+        total.to(out.dtype.element_ty),
+        mask=(row >= 0)[:, None] & (column < out_channels)[None, :],
+    )
+
+
+@triton.jit
+def _partial_gradient_kernel(
+    feats: Any,
+    grad: Any,
+    partial: Any,
+    targets: Any,
+    sources: Any,
+    starts: Any,
+    ends: Any,
+    channels: Any,
+    out_channels: Any,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+) -> None:
+    """One (ROWS of C, COLUMNS of C') tile of one chunk's sum; one step is DEPTH pairs."""
+    chunk = tl.program_id(0)
+    channel = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    first = tl.load(starts + chunk)
+    last = tl.load(ends + chunk)
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for start in range(first, last, DEPTH):
+        pair = start + tl.arange(0, DEPTH)
+        inside = pair < last
+        source = tl.load(sources + pair, mask=inside, other=0).to(tl.int64)
+        target = tl.load(targets + pair, mask=inside, other=0).to(tl.int64)
+        a = tl.load(
+            feats + source[:, None] * channels + channel[None, :],
+            mask=inside[:, None] & (channel < channels)[None, :],
+            other=0.0,
+        )
+        b = tl.load(
+            grad + target[:, None] * out_channels + column[None, :],
+            mask=inside[:, None] & (column < out_channels)[None, :],
+            other=0.0,
+        )
+        total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
+    place = chunk.to(tl.int64) * channels * out_channels
+    tl.store(
+        partial + place + channel[:, None] * out_channels + column[None, :],
+        total,
+        mask=(channel < channels)[:, None] & (column < out_channels)[None, :],
+    )
+
+
+@triton.jit
+def _sum_kernel(partial: Any, total: Any, bounds: Any, size: Any, BLOCK: tl.constexpr) -> None:
+    """total[tap] = sum of the partial sums bounds[tap] : bounds[tap + 1], in that order."""
+    tap = tl.program_id(1)
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    first = tl.load(bounds + tap)
+    here = partial + first.to(tl.int64) * size + place
+    value = tl.zeros((BLOCK,), dtype=tl.float32)
+    for _ in range(first, tl.load(bounds + tap + 1)):
+        value += tl.load(here, mask=place < size, other=0.0)
+        here += size
+    tl.store(total + tap.to(tl.int64) * size + place, value, mask=place < size)
+
+
+def convolve(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan, precision: str) -> Tensor:
+    """See `reference.convolve`; feats and weight contiguous, of one dtype, products summed in float32."""
+    channels, out_channels = weight.shape[1:]
+    out = feats.new_zeros(len(feats), out_channels)
+    if out.numel() == 0:
+        return out
+    tiles = plan.tiles
+    half = feats.dtype != torch.float32
+    columns = _block(out_channels, 256 if half else 64)
+    depth = _block(channels, 64 if half else 32)
+    _convolve_kernel[(len(tiles.counts), triton.cdiv(out_channels, columns))](
+        feats,
+        weight,
+        out if bias is None else bias,
+        out,
+        tiles.rows,
+        tiles.table,
+        tiles.taps,
+        tiles.counts,
+        len(tiles.rows),
+        channels,
+        out_channels,
+        HAS_BIAS=bias is not None,
+        PRECISION=precision,
+        ROWS=TILE_ROWS,
+        COLUMNS=columns,
+        DEPTH=depth,
+        num_warps=8 if columns > 64 else 4,
+        num_stages=3 if half else 2,
+    )
+    return out
+
+
+def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str) -> Tensor:
+    """See `reference.weight_gradient`; the result is float32."""
+    channels, out_channels = feats.shape[1], grad.shape[1]
+    total = feats.new_zeros(TAPS, channels, out_channels, dtype=torch.float32)
+    if len(feats) == 0 or total.numel() == 0:
+        return total
+    pairs = plan.pairs
+    starts, ends, bounds = _chunks(pairs.bounds, feats.device)
+    half = feats.dtype != torch.float32
+    rows, columns = _block(channels, 128 if half else 64), _block(out_channels, 128 if half else 64)
+    partial = feats.new_empty(len(starts), channels, out_channels, dtype=torch.float32)
+    _partial_gradient_kernel[(len(starts), triton.cdiv(channels, rows), triton.cdiv(out_channels, columns))](
+        feats,
+        grad,
+        partial,
+        pairs.target,
+        pairs.source,
+        starts,
+        ends,
+        channels,
+        out_channels,
+        PRECISION=precision,
+        ROWS=rows,
+        COLUMNS=columns,
+        DEPTH=64 if half else 32,
+        num_warps=8 if rows * columns > 64 * 128 else 4,
+        num_stages=3 if half else 2,
+    )
+    size = channels * out_channels
+    _sum_kernel[(triton.cdiv(size, 1024), TAPS)](partial, total, bounds, size, BLOCK=1024, num_warps=4)
+    return total
+
+
+def _chunks(bounds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts and ends of the chunks, each within one tap, and the 28 bounds of the taps' chunks; int32."""
+    length = max(SHORTEST_CHUNK, -(-bounds[-1] // CHUNKS))
+    starts, ends, chunk_bounds = [], [], [0]
+    for first, last in pairwise(bounds):
+        starts.extend(range(first, last, length))
+        ends.extend(min(start + length, last) for start in range(first, last, length))
+        chunk_bounds.append(len(starts))
+    packed = torch.tensor(starts + ends + chunk_bounds, dtype=torch.int32).to(device, non_blocking=True)
+    count = len(starts)
+    return packed[:count], packed[count : 2 * count], packed[2 * count :]
+
+
+def _block(size: int, most: int) -> int:
+    """The power of two that covers `size`, from 16 (the least that a matrix unit takes) to `most`."""
+    return min(most, max(16, triton.next_power_of_2(size)))
