@@ -74,9 +74,9 @@ def _check(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan, p
 def _kernels(backend: str) -> ModuleType:
     if backend == "reference":
         return reference
-    from shapecodec.ops.sparse_conv import triton  # imported here: Triton is absent on some platforms
+    import shapecodec.ops.sparse_conv.triton as kernels  # imported here: Triton is absent on some platforms
 
-    return triton
+    return kernels
 
 
 class _SparseConv(torch.autograd.Function):

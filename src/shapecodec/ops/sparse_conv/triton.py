@@ -204,7 +204,9 @@ def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str)
 def _chunks(bounds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Starts and ends of the chunks, each within one tap, and the 28 bounds of the taps' chunks; int32."""
     length = max(SHORTEST_CHUNK, -(-bounds[-1] // CHUNKS))
-    starts, ends, chunk_bounds = [], [], [0]
+    starts: list[int] = []
+    ends: list[int] = []
+    chunk_bounds = [0]
     for first, last in pairwise(bounds):
         starts.extend(range(first, last, length))
         ends.extend(min(start + length, last) for start in range(first, last, length))

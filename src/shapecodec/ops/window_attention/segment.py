@@ -42,9 +42,9 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, plan: WindowPlan) -> Tenso
         rows = plan.order[batch.position]
         shape = (*rows.shape, *q.shape[1:])
         # (B, L, H, D) -> (B, H, L, D); index_select keeps a cheaper backward than fancy indexing.
-        padded = (x.index_select(0, rows.flatten()).view(shape).transpose(1, 2) for x in (q, k, v))
+        qs, ks, vs = (x.index_select(0, rows.flatten()).view(shape).transpose(1, 2) for x in (q, k, v))
         mask = None if bool(batch.inside.all()) else batch.inside[:, None, None, :]
-        attended = scaled_dot_product_attention(*padded, attn_mask=mask).transpose(1, 2)
+        attended = scaled_dot_product_attention(qs, ks, vs, attn_mask=mask).transpose(1, 2)
         outputs.append(attended[batch.inside])
         positions.append(batch.position[batch.inside])
     position = torch.cat(positions)
