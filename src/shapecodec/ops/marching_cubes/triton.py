@@ -1,0 +1,220 @@
+"""Marching cubes in three Triton kernels and one prefix sum over blocks: one lane a voxel, no atomics.
+
+Kept between the kernels: 3 bytes a voxel (case, and place of its first vertex in the block with the crossed axes as
+bits), 0.5 GB at 2048^3. The rest is read and written once: the floor is the bytes of values, vertices and faces.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from shapecodec.ops.marching_cubes.blocks import CellBlocks, Level
+from shapecodec.ops.marching_cubes.reference import NUDGE
+from shapecodec.ops.marching_cubes.tables import tables
+
+
+@triton.jit
+def _locate(upper: Any, block: Any, x: Any, y: Any, z: Any, live: Any) -> Any:
+    """Row (int64, -1 if absent) of the block that holds place (x, y, z) in 0..8 of `block`, and the voxel in it."""
+    tap = (x // 8) * 4 + (y // 8) * 2 + z // 8
+    row = tl.load(upper + block * 8 + tap, mask=live, other=-1).to(tl.int64)
+    return row, ((x % 8) * 8 + y % 8) * 8 + z % 8
+
+
+@triton.jit(do_not_specialize=["count", "known"])  # else a compilation for each divisibility by 16
+def _classify(
+    values: Any,
+    upper: Any,
+    triangle_counts: Any,
+    cases: Any,
+    packed: Any,
+    vertex_totals: Any,
+    triangle_totals: Any,
+    count: Any,
+    known: Any,
+    threshold: Any,
+    fill: Any,
+    BELOW: tl.constexpr,
+    BLOCKS: tl.constexpr,
+) -> None:
+    # int64: block * 512 passes 2^31 from 4.2M blocks on
+    block = (tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS))[:, None]
+    voxel = tl.arange(0, 512)[None, :]
+    live = block < count
+    x, y, z = voxel // 64, (voxel // 8) % 8, voxel % 8
+    case = tl.zeros([BLOCKS, 512], dtype=tl.int32)
+    for corner in tl.static_range(8):
+        row, place = _locate(upper, block, x + corner // 4, y + (corner // 2) % 2, z + corner % 2, live)
+        value = tl.load(values + row * 512 + place, mask=live & (row >= 0) & (row < known), other=fill)
+        if BELOW:
+            inside = value < threshold
+        else:
+            inside = value > threshold
+        case += inside.to(tl.int32) * (1 << corner)
+    case = tl.where(live, case, 0)
+    own = case & 1
+    along_x, along_y, along_z = own ^ ((case >> 4) & 1), own ^ ((case >> 2) & 1), own ^ ((case >> 1) & 1)
+    vertices = along_x + along_y + along_z
+    triangles = tl.load(triangle_counts + case)
+    first = tl.cumsum(vertices, axis=1) - vertices
+    flags = along_x + along_y * 2 + along_z * 4
+    tl.store(cases + block * 512 + voxel, case.to(tl.uint8), mask=live)
+    tl.store(packed + block * 512 + voxel, (first * 8 + flags).to(tl.int16), mask=live)
+    tl.store(vertex_totals + block, tl.sum(vertices, axis=1)[:, None], mask=live)
+    tl.store(triangle_totals + block, tl.sum(triangles, axis=1)[:, None], mask=live)
+
+
+@triton.jit(do_not_specialize=["count", "known", "half"])
+def _write_vertices(
+    values: Any,
+    coords: Any,
+    upper: Any,
+    packed: Any,
+    vertex_starts: Any,
+    out: Any,
+    count: Any,
+    known: Any,
+    half: Any,
+    inverse: Any,
+    threshold: Any,
+    fill: Any,
+    MARGIN: tl.constexpr,
+    BLOCKS: tl.constexpr,
+) -> None:
+    block = (tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS))[:, None]
+    voxel = tl.arange(0, 512)[None, :]
+    live = block < count
+    x, y, z = voxel // 64, (voxel // 8) % 8, voxel % 8
+    code = tl.load(packed + block * 512 + voxel, mask=live, other=0).to(tl.int32)
+    at = tl.load(vertex_starts + block, mask=live, other=0) + code // 8
+    crossed = live & (code % 8 > 0)
+    low = tl.load(values + block * 512 + voxel, mask=crossed & (block < known), other=fill)
+    centre_x = (tl.load(coords + block * 3, mask=live, other=0) * 8 + x - half).to(tl.float32) + 0.5
+    centre_y = (tl.load(coords + block * 3 + 1, mask=live, other=0) * 8 + y - half).to(tl.float32) + 0.5
+    centre_z = (tl.load(coords + block * 3 + 2, mask=live, other=0) * 8 + z - half).to(tl.float32) + 0.5
+    for axis in tl.static_range(3):
+        here = live & ((code >> axis) % 2 > 0)
+        row, place = _locate(upper, block, x + (2 - axis) // 2, y + axis % 2, z + axis // 2, here)
+        high = tl.load(values + row * 512 + place, mask=here & (row >= 0) & (row < known), other=fill)
+        gap = tl.where(here, high - low, 1.0)
+        along = (threshold - low) / gap
+        along = tl.where(along == along, along, 0.5)
+        along = tl.minimum(tl.maximum(along, MARGIN), 1.0 - MARGIN)
+        tl.store(out + at * 3, (centre_x + along * ((2 - axis) // 2)) * inverse, mask=here)
+        tl.store(out + at * 3 + 1, (centre_y + along * (axis % 2)) * inverse, mask=here)
+        tl.store(out + at * 3 + 2, (centre_z + along * (axis // 2)) * inverse, mask=here)
+        at += here.to(tl.int64)
+
+
+@triton.jit(do_not_specialize=["count"])
+def _write_faces(
+    upper: Any,
+    triangle_table: Any,
+    triangle_counts: Any,
+    cases: Any,
+    packed: Any,
+    vertex_starts: Any,
+    triangle_starts: Any,
+    out: Any,
+    count: Any,
+    BLOCKS: tl.constexpr,
+) -> None:
+    block = (tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS))[:, None]
+    voxel = tl.arange(0, 512)[None, :]
+    live = block < count
+    x, y, z = voxel // 64, (voxel // 8) % 8, voxel % 8
+    case = tl.load(cases + block * 512 + voxel, mask=live, other=0).to(tl.int32)
+    triangles = tl.load(triangle_counts + case)
+    local = tl.cumsum(triangles, axis=1) - triangles
+    at = (tl.load(triangle_starts + block, mask=live, other=0) + local) * 3
+    longest = tl.max(triangles)  # 0 in blocks without a surface, rarely the table's 5 elsewhere
+    for slot in range(0, longest * 3):
+        here = slot < triangles * 3
+        edge = tl.load(triangle_table + case * 16 + slot, mask=here, other=0).to(tl.int32)
+        axis, u, v = edge // 4, (edge // 2) % 2, edge % 2
+        edge_x = x + tl.where(axis == 0, 0, u)
+        edge_y = y + tl.where(axis == 0, u, tl.where(axis == 1, 0, v))
+        edge_z = z + tl.where(axis == 2, 0, v)
+        row, place = _locate(upper, block, edge_x, edge_y, edge_z, here)
+        here = here & (row >= 0)  # always so: a crossed edge has an owner
+        code = tl.load(packed + row * 512 + place, mask=here, other=0).to(tl.int32)
+        before = tl.where(axis > 0, code % 2, 0) + tl.where(axis > 1, (code // 2) % 2, 0)
+        vertex = tl.load(vertex_starts + row, mask=here, other=0) + code // 8 + before
+        tl.store(out + at + slot, vertex, mask=here)
+
+
+@cache
+def _table_tensors(device: torch.device) -> tuple[Tensor, Tensor]:
+    derived = tables()
+    return torch.tensor(derived.triangles, device=device), torch.tensor(derived.counts, device=device)
+
+
+def extract(
+    values: Tensor, blocks: CellBlocks, resolution: int, level: Level, index_dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """As `reference.extract`."""
+    count, device = len(blocks.coords), values.device
+    width = 1 if values.is_cuda else 8  # under the interpreter the number of programs is what costs
+    programs = (triton.cdiv(count, width),)
+    triangle_table, triangle_counts = _table_tensors(device)
+    cases = torch.empty((count, 512), dtype=torch.uint8, device=device)
+    packed = torch.empty((count, 512), dtype=torch.int16, device=device)
+    totals = torch.empty((2, count), dtype=torch.int32, device=device)
+    _classify[programs](
+        values,
+        blocks.upper,
+        triangle_counts,
+        cases,
+        packed,
+        totals[0],
+        totals[1],
+        count,
+        len(values),
+        level.threshold,
+        level.fill,
+        BELOW=level.below,
+        BLOCKS=width,
+        num_warps=4,
+    )
+    ends = totals.cumsum(1, dtype=torch.int64)
+    starts = ends - totals
+    vertex_count, face_count = ends[:, -1].tolist()
+    vertices = torch.empty((vertex_count, 3), dtype=torch.float32, device=device)
+    faces = torch.empty((face_count, 3), dtype=index_dtype, device=device)
+    _write_vertices[programs](
+        values,
+        blocks.coords.contiguous(),
+        blocks.upper,
+        packed,
+        starts[0],
+        vertices,
+        count,
+        len(values),
+        resolution // 2,
+        1.0 / resolution,
+        level.threshold,
+        level.fill,
+        MARGIN=NUDGE,
+        BLOCKS=width,
+        num_warps=4,
+    )
+    _write_faces[programs](
+        blocks.upper,
+        triangle_table,
+        triangle_counts,
+        cases,
+        packed,
+        starts[0],
+        starts[1],
+        faces,
+        count,
+        BLOCKS=width,
+        num_warps=4,
+    )
+    return vertices, faces
