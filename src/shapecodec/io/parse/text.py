@@ -66,6 +66,8 @@ class Tokens:
 
 def to_numbers(text: bytes, count: int, kind: type, what: str) -> np.ndarray:
     """`count` numbers separated by white space, or a `BadFile` that shows the word which is none."""
+    if count == 0:
+        return np.zeros(0, kind)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)  # how numpy < 2.5 says that it met no number

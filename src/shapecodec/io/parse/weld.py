@@ -16,35 +16,54 @@ def _hash_rows(words: np.ndarray) -> np.ndarray:
     return key
 
 
+def _group_rows(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A row order (V,) that puts equal rows side by side, lowest first, and where (V,) bool a new row begins."""
+    count = len(words)
+    bits = np.uint64((count - 1).bit_length())
+    below = (np.uint64(1) << bits) - np.uint64(1)
+    keys = (_hash_rows(words) & ~below) | np.arange(count, dtype=np.uint64)
+    keys.sort()
+    order = (keys & below).astype(np.int64)
+    keys >>= bits
+    fresh = _fresh(words, order)
+    clash = np.unique(keys[np.flatnonzero(fresh[1:] & (keys[1:] == keys[:-1]))])
+    if len(clash):  # different rows under one truncated hash: about 20 among 5M, put in order one by one
+        begin, end = np.searchsorted(keys, clash, "left"), np.searchsorted(keys, clash, "right")
+        at = np.repeat(end - np.cumsum(end - begin), end - begin) + np.arange(int((end - begin).sum()))
+        rows = order[at]
+        order[at] = rows[np.lexsort((rows, *words[rows].T, keys[at]))]
+        fresh = _fresh(words, order)
+    return order, fresh
+
+
+def _fresh(words: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(V,) bool: whether row order[i] differs from row order[i - 1]."""
+    fresh = np.ones(len(order), bool)
+    rows = words[order]
+    fresh[1:] = rows[1:, 0] != rows[:-1, 0]
+    for axis in (1, 2):
+        fresh[1:] |= rows[1:, axis] != rows[:-1, axis]
+    return fresh
+
+
 def weld_exact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One vertex for each distinct position (-0 equals 0), in order of first appearance; faces renumbered.
 
-    Sorting a 64-bit hash is 6 times faster than sorting rows (30M rows of a 10M-face STL: 6 s against 38 s with
-    numpy.unique); rows that share a hash are compared, and a collision falls back to sorting the rows themselves.
+    A sort of one 64-bit word a row, hash above row number, replaces a sort of rows: MEASURED.
     """
     count = len(vertices)
     vertices = vertices + np.float32(0.0)  # -0 becomes +0
-    words = vertices.view(np.uint32)
-    hashes = _hash_rows(words)
-    order = np.argsort(hashes)
-    hashes = hashes[order]
-    fresh = np.ones(count, bool)
-    fresh[1:] = hashes[1:] != hashes[:-1]
-    del hashes
-    same = order[np.flatnonzero(~fresh)]
-    before = order[np.flatnonzero(~fresh) - 1]
-    if not (words[same] == words[before]).all():
-        order = np.lexsort(words.T)
-        fresh[1:] = (words[order[1:]] != words[order[:-1]]).any(1)
-    starts = np.flatnonzero(fresh)
-    if len(starts) == count:
+    if count == 0:
         return vertices, faces
-    first = np.minimum.reduceat(order, starts)  # the sort is not stable: take each group's lowest row
+    order, fresh = _group_rows(vertices.view(np.uint32))
+    first = order[fresh]
+    if len(first) == count:
+        return vertices, faces
     keep = np.zeros(count, bool)
     keep[first] = True
     number = np.cumsum(keep, dtype=faces.dtype) - 1
     renumbered = np.zeros(count, faces.dtype)
-    renumbered[order] = np.repeat(number[first], np.diff(starts, append=count))
+    renumbered[order] = number[first][np.cumsum(fresh) - 1]
     return vertices[keep], renumbered[faces]
 
 
