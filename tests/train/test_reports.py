@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from vector_codec import VectorConfig, VectorSource, make_codec, newest, read_log
+from safetensors.torch import load_file, save_file
+from vector_codec import VectorCodec, VectorConfig, VectorSource, make_codec, newest, read_log
 
+from shapecodec.errors import BadArgument
 from shapecodec.train import trackers
 from shapecodec.train.config import RunConfig
+from shapecodec.train.export import load_average
 from shapecodec.train.loop import train
 
 
@@ -43,6 +45,27 @@ def test_validation_sees_the_average_in_eval_mode_and_training_goes_on_undisturb
     assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), plain.parameters(), strict=True))
     lines = [line for line in read_log(tmp_path / "watched") if "validate" in line]
     assert [line["validate"] for line in lines] == [{"distance": float(s), "bad": None} for s in (4, 8, 10)]
+
+
+class SavableCodec(VectorCodec):
+    def save(self, folder):
+        folder.mkdir()
+        save_file(self.state_dict(), folder / "model.safetensors")
+
+
+def test_the_folder_holds_the_averaged_weights_as_a_codec(tmp_path):
+    codec, run = SavableCodec(VectorConfig()), RunConfig(steps=8, lr=1e-2, ema_widths=(0.1, 0.05))
+    train(codec, VectorSource(), run, tmp_path, device="cpu")
+    exported = load_file(tmp_path / "codec" / "model.safetensors")
+    averages = {width: make_codec() for width in (0.1, 0.05, None)}
+    for width, other in averages.items():
+        assert load_average(tmp_path, other, width) == newest(tmp_path)
+    assert torch.equal(exported["up.weight"], averages[0.1].up.weight)
+    assert not torch.equal(exported["up.weight"], averages[0.05].up.weight)
+    assert torch.equal(codec.up.weight, averages[None].up.weight)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    with pytest.raises(BadArgument, match=r"no average of width 0\.2.*one of: 0\.05, 0\.1"):
+        load_average(tmp_path, make_codec(), 0.2)
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 import torch
+from run_vectors import TroubledSource
 from safetensors.torch import load_file
 from vector_codec import VectorConfig, VectorSource, make_codec, newest, read_log, tensor_bytes
 
@@ -25,17 +26,21 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_equal_one(tmp_path, launch, outcome):
-    train(make_codec(), VectorSource(), RunConfig(**SETTINGS), tmp_path / "one", device="cpu")
-    folder = tmp_path / "two"
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_equal_one_even_where_one_of_them_sees_a_nan(tmp_path, launch, outcome, accumulation):
+    TroubledSource.nan_step = 12
+    train(make_codec(), TroubledSource(), RunConfig(**SETTINGS), tmp_path / "one", device="cpu")
+    TroubledSource.nan_step = -1
+    folder, settings = tmp_path / "two", {**SETTINGS, "accumulation": accumulation, "_nan_step": 12}
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     common |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    processes = [launch(folder, SETTINGS, RANK=str(r), LOCAL_RANK=str(r), **common) for r in (0, 1)]
+    processes = [launch(folder, settings, RANK=str(r), LOCAL_RANK=str(r), **common) for r in (0, 1)]
     ends = [outcome(process, folder, rank) for rank, process in enumerate(processes)]
     assert ends[0] == ends[1] and ends[0]["finished"]  # every weight, to the last bit
     assert torch.allclose(weights(folder), weights(tmp_path / "one"), atol=TOLERANCE, rtol=0)
     for two, one in zip(read_log(folder), read_log(tmp_path / "one"), strict=True):
-        assert two["step"] == one["step"] and two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["step"] == one["step"] and two["skipped"] == one["skipped"] == (two["step"] > 10)
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize("accumulation", [2, 8])

@@ -12,7 +12,7 @@ from shapecodec.errors import BadArgument
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a codec is trained. The batch is the source's; `accumulation` and the processes only cut it into shards.
+    """How a codec is trained. The batch is the source's; `accumulation` and the processes decide in how many shards.
 
     A run ends after `steps` steps or `time_budget_s` seconds of training, whichever comes first; at least one is given.
     The schedule follows the further advanced of the two. With `time_budget_s` the learning rate depends on the clock,
@@ -22,7 +22,7 @@ class RunConfig:
         seed: root of all counted randomness.
         steps: optimiser steps of the whole run.
         time_budget_s: seconds of training, summed over resumes, validation and checkpoints included.
-        accumulation: forward and backward passes a step and process; shard m * world + rank is pass m of a rank.
+        accumulation: forward and backward passes a step and process, whose gradients are averaged.
         lr: peak learning rate.
         schedule: `cosine` falls from `lr` to `lr * final_factor` over the run, `constant` stays.
         warmup_steps: steps of linear growth of the learning rate from 0.

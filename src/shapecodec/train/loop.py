@@ -19,6 +19,7 @@ from shapecodec.rng import counted_seed, rng
 from shapecodec.train.checkpoint import latest_checkpoint, save_checkpoint
 from shapecodec.train.config import RunConfig, to_json
 from shapecodec.train.ema import Ema
+from shapecodec.train.export import export_codec
 from shapecodec.train.folder import CHECKPOINTS, open_run, read_config, write_json
 from shapecodec.train.parallel import StopSignals, Workers
 from shapecodec.train.schedule import learning_rate, run_progress
@@ -39,8 +40,10 @@ class Source(Protocol):
     def batch(self, step: int, rank: int, world: int, device: torch.device) -> Any:
         """Shard `rank` of `world` of the global batch of a step, on the device, as `Codec.loss` takes it.
 
-        A function of its arguments alone; the union over ranks does not depend on `world`. Where the result has an
-        attribute `tokens` (int), the log gives their rate.
+        A function of its arguments alone. `rank` counts shards, not processes: pass m of a process is shard
+        m * processes + process of passes * processes. A source that cuts a fixed global batch into `world` parts trains
+        the same on any number of processes; one with a fixed budget a shard grows its batch with their number. Where
+        the result has an attribute `tokens` (int), the log gives their rate.
         """
         ...
 
@@ -267,12 +270,14 @@ def validation_line(
 
 
 def save(folder: Path, codec: Codec, optimizer: torch.optim.Optimizer, ema: Ema, state: RunState, keep: int) -> None:
-    """Checkpoint everything that `load` reads."""
+    """Checkpoint everything that `load` reads, then export the first average as a codec."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in codec.named_parameters()}
     moments = {f"{names[p]}/{key}": value for p, entries in optimizer.state.items() for key, value in entries.items()}
     tensors = {"model": codec.state_dict(), "optimizer": moments}
     tensors |= {f"ema-{width:g}": ema.state_dict(width) for width in ema.exponents}
     save_checkpoint(folder / CHECKPOINTS, state.step, tensors, state.to_json(), keep=keep)
+    with ema.swapped():
+        export_codec(folder, codec)
 
 
 def load(checkpoint: Path, codec: Codec, optimizer: torch.optim.Optimizer, ema: Ema) -> RunState:
