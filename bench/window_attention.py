@@ -82,7 +82,7 @@ def main():
     print(json.dumps(report, indent=1))
 
 
-BACKENDS_ON_GPU = ["fused", "segment"]
+BACKENDS_ON_GPU = ["triton", "fused", "segment"]
 
 if __name__ == "__main__":
     main()

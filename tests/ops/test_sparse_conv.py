@@ -152,8 +152,8 @@ def test_tiles_lose_a_pair_or_a_row():
 TRITON_CASES = [
     (random_grid(1), 16, 16),
     (random_grid(37), 20, 33),
-    (random_grid(150), 40, 16),
-    (shell_grid(8, items=2), 32, 48),
+    (random_grid(140), 40, 16),
+    (shell_grid(5, items=2), 32, 48),
 ]
 
 
