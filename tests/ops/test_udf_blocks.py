@@ -18,6 +18,14 @@ def segment_distance(points, start, end):
     return (start + position.clamp(0, 1)[..., None] * edge - points).norm(dim=-1)
 
 
+def projects_inside(points, corners):
+    """Whether the foot of each point's perpendicular lies in the triangle."""
+    a, b, c = corners
+    normal = torch.linalg.cross(b - a, c - a)
+    turns = [torch.linalg.cross((e - s).expand_as(points), points - s) @ normal for s, e in ((a, b), (b, c), (c, a))]
+    return (torch.stack(turns) > 0).all(0)
+
+
 def brute_force(vertices, faces, resolution):
     """Dense (N, N, N) float64 distances in voxels: plane distance where the projection is inside, else the edges'."""
     axis = (torch.arange(resolution, dtype=torch.float64) + 0.5) / resolution - 0.5
@@ -79,7 +87,7 @@ def tilted(points):
     return points @ turn.T
 
 
-def bumpy(rings, generator_seed=0):
+def bumpy(rings):
     """A closed bumpy surface with 2 * rings^2 triangles."""
     u, v = torch.meshgrid(torch.arange(rings + 1.0) / rings, torch.arange(rings + 1.0) / rings, indexing="ij")
     polar, turn = torch.pi * u, 2 * torch.pi * v
@@ -106,29 +114,22 @@ def soup(count, scale, seed=0):
     return corners.reshape(-1, 3).contiguous(), torch.arange(3 * count).reshape(-1, 3)
 
 
+def one(*corners):
+    """A single triangle."""
+    return torch.tensor(corners), torch.tensor([[0, 1, 2]])
+
+
 HARD = {
-    "whole_cube": (torch.tensor([[-0.5, -0.5, -0.5], [0.5, 0.4, 0.5], [-0.45, 0.5, 0.3]]), torch.tensor([[0, 1, 2]])),
-    "far_outside_corners": (torch.tensor([[-90.0, -80, 0], [70, -60, 0.1], [1, 95, 0.2]]), torch.tensor([[0, 1, 2]])),
-    "segment_on_a_voxel_plane": (
-        torch.tensor([[-0.25, 0.03125, 0.03125], [0.1, 0.03125, 0.03125]]),
-        torch.tensor([[0, 1, 1]]),
-    ),
-    "point": (torch.tensor([[0.1, 0.2, -0.3]]), torch.tensor([[0, 0, 0]])),
-    "sliver": (
-        torch.tensor([[-0.4, -0.4, -0.4], [0.4, 0.39, 0.41], [0.0, 0.0 + 1e-7, 0.005]]),
-        torch.tensor([[0, 1, 2]]),
-    ),
-    "needle": (
-        torch.tensor([[-0.4, -0.1, 0.0], [0.4, 0.13, 0.01], [0.1, 0.04375, 0.00626]]),
-        torch.tensor([[0, 1, 2]]),
-    ),
-    "in_a_corner_block": (
-        torch.tensor([[0.49, 0.49, 0.49], [0.5, 0.48, 0.49], [0.48, 0.5, 0.5]]),
-        torch.tensor([[0, 1, 2]]),
-    ),
-    "just_outside": (torch.tensor([[0.55, 0.1, 0.1], [0.55, 0.2, 0.1], [0.55, 0.1, 0.3]]), torch.tensor([[0, 1, 2]])),
+    "whole_cube": one([-0.5, -0.5, -0.5], [0.5, 0.4, 0.5], [-0.45, 0.5, 0.3]),
+    "far_outside_corners": one([-90.0, -80, 0], [70, -60, 0.1], [1, 95, 0.2]),
+    "segment_on_a_voxel_plane": one([-0.25, 0.03125, 0.03125], [0.1, 0.03125, 0.03125], [0.1, 0.03125, 0.03125]),
+    "point": one([0.1, 0.2, -0.3], [0.1, 0.2, -0.3], [0.1, 0.2, -0.3]),
+    "sliver": one([-0.4, -0.4, -0.4], [0.4, 0.39, 0.41], [0.0, 1e-7, 0.005]),
+    "needle": one([-0.4, -0.1, 0.0], [0.4, 0.13, 0.01], [0.1, 0.04375, 0.00626]),
+    "in_a_corner_block": one([0.49, 0.49, 0.49], [0.5, 0.48, 0.49], [0.48, 0.5, 0.5]),
+    "just_outside": one([0.55, 0.1, 0.1], [0.55, 0.2, 0.1], [0.55, 0.1, 0.3]),
     "soup": soup(26, 0.4),
-    "small_soup": soup(40, 0.05, seed=1),
+    "small_soup": soup(22, 0.05, seed=1),
 }
 PATHS = ["reference", "cpu", "triton"]
 
@@ -144,9 +145,9 @@ def test_distances_differ_from_brute_force(name, backend):
 @pytest.mark.parametrize("backend", PATHS)
 @pytest.mark.parametrize(("truncation", "activity"), [(4.0, 1.5), (2.0, 6.0), (9.5, 3.0)])
 def test_truncation_and_activity_confused(backend, truncation, activity):
-    vertices, faces = soup(14, 0.3, seed=2)
-    result = udf_blocks(vertices, faces, 32, truncation=truncation, activity=activity, backend=backend)
-    assert_field(result, brute_force(vertices, faces, 32), truncation, activity)
+    vertices, faces = soup(8, 0.3, seed=2)
+    result = udf_blocks(vertices, faces, 24, truncation=truncation, activity=activity, backend=backend)
+    assert_field(result, brute_force(vertices, faces, 24), truncation, activity)
 
 
 @pytest.mark.parametrize("backend", PATHS)
@@ -163,15 +164,15 @@ def test_one_block_resolution(backend):
     assert_field(udf_blocks(vertices, faces, 8, backend=backend), brute_force(vertices, faces, 8))
 
 
-@pytest.mark.parametrize(("backend", "rings", "resolution"), [("cpu", 60, 128), ("triton", 8, 40)])
+@pytest.mark.parametrize(("backend", "rings", "resolution"), [("cpu", 30, 64), ("triton", 4, 24)])
 def test_fast_path_differs_on_a_surface(backend, rings, resolution):
     vertices, faces = bumpy(rings)
     ours = udf_blocks(vertices, faces, resolution, backend=backend)
-    assert len(ours[0]) > 30
+    assert len(ours[0]) >= 20
     assert_same(ours, udf_blocks(vertices, faces, resolution, backend="reference"))
 
 
-@pytest.mark.parametrize(("backend", "count"), [("cpu", 20000), ("triton", 150)])
+@pytest.mark.parametrize(("backend", "count"), [("cpu", 3000), ("triton", 150)])
 def test_long_lists_in_one_block(backend, count):
     generator = torch.Generator().manual_seed(5)
     corners = torch.rand(count, 3, 3, generator=generator) * 0.02 + 0.36  # within reach of a few blocks only
@@ -206,14 +207,13 @@ def test_large_triangle_at_2048_explodes_or_loses_precision():
     grid, values = udf_blocks(corners, torch.tensor([[0, 1, 2]]), 2048, backend="cpu")
     a, b, c = corners.double()
     normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=0)
-    assert 15_000 < len(grid) < 90_000
+    assert 80_000 < len(grid) < 110_000
     rows = torch.arange(0, len(grid), 97)
     axis = torch.arange(8, dtype=torch.float64)
     points = (grid.coords[rows].double() * 8)[:, None] + torch.cartesian_prod(axis, axis, axis) + 0.5
     points = points / 2048 - 0.5
     plane = ((points - a) @ normal).abs() * 2048
-    sides = [torch.linalg.cross((e - s).expand_as(points), points - s) @ normal for s, e in ((a, b), (b, c), (c, a))]
-    inside = (torch.stack(sides) > 0).all(0)
+    inside = projects_inside(points, corners.double())
     assert float((values[rows].flatten(1) * 4 - plane.clamp_max(4))[inside].abs().max()) < 1e-5
 
 

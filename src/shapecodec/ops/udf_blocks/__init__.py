@@ -50,7 +50,7 @@ def udf_blocks(
             multiple of 8, a distance that is not positive, or a backend that cannot serve the tensors' device.
     """
     _check(vertices, faces, resolution, truncation, activity)
-    chosen = choose(backend, vertices.device, available=("reference", "triton"), op="udf_blocks")
+    chosen = choose(backend, vertices.device, available=("reference", "cpu", "triton"), op="udf_blocks")
     if len(faces) == 0:
         coords = torch.zeros(0, 3, dtype=torch.int32, device=vertices.device)
         return block_grid(coords, resolution), vertices.new_zeros(0, BLOCK, BLOCK, BLOCK)

@@ -1,13 +1,13 @@
 """Specification of udf_blocks in plain torch, float64 throughout, and the triangle frames that every path shares.
 
-A triangle is kept as linear functions of the position p (voxels from the cube's centre): its plane h = n.p - h0 and, for
-each edge i, the signed distance to the edge's line within the plane, e_i = m_i.p - e0_i (positive inside), and the
-position along it, t_i = u_i.p - t0_i in [0, l_i] over the edge. Then
+A triangle is kept as linear functions of the position p (voxels from the cube's centre): its plane h = n.p - h0 and,
+for each edge i, the signed distance to the edge's line within the plane, e_i = m_i.p - e0_i (positive inside), and
+the position along it, t_i = u_i.p - t0_i in [0, l_i] over the edge. Then
 
     d^2 = h^2 + (0 where all e_i > 0, else min_i e_i^2 + r_i^2),    r_i = max(-t_i, t_i - l_i, 0).
 
-No division, no cancellation near the surface. Evaluated relative to a block's centre with constants from float64, float32
-is exact to 2e-6 voxel at any resolution, also for a triangle that spans the cube.
+No division, no cancellation near the surface. Evaluated relative to a block's centre with constants from float64,
+float32 is exact to a few 1e-6 voxel at any resolution, also for a triangle that spans the cube.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def squared_distance(frames: Tensor, points: Tensor) -> Tensor:
 def may_touch(frames: Tensor, centres: Tensor, half: float, reach: float) -> Tensor:
     """(P,) bool: whether a cube (centre (P, 3), half side) can hold a point within `reach` of the triangle (P, 37).
 
-    Never false for one that does. Four separating tests: bounding boxes, the plane, the edges' lines, the sphere around.
+    Never false for one that does. Four separating tests: bounding boxes, plane, the edges' lines, the sphere around.
     """
     boxes = ((frames[:, LOW] - reach <= centres + half) & (frames[:, HIGH] + reach >= centres - half)).all(1)
     plane = (frames[:, NORMAL] * centres).sum(1) - frames[:, 21]
@@ -97,7 +97,7 @@ def may_touch(frames: Tensor, centres: Tensor, half: float, reach: float) -> Ten
 
 
 def candidate_pairs(frames: Tensor, resolution: int, reach: float) -> tuple[Tensor, Tensor]:
-    """Triangles and the blocks they may reach: (P,) int64 triangle, (P, 3) int64 block; coarse to fine over an octree."""
+    """(P,) int64 triangles and (P, 3) int64 blocks that they may reach; coarse to fine over an octree."""
     blocks, device = resolution // 8, frames.device
     size = 8
     while size < resolution:

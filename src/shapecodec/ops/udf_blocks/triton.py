@@ -1,13 +1,13 @@
 """udf_blocks on CUDA: candidate pairs by one culling kernel a level, a sort by block, one program a list of triangles.
 
-Stages (bench/udf_blocks.py times them one by one): `triangle_frames` (float64, torch), `candidate_pairs`, `sort_pairs`,
-`nearest` and `finish`. No atomics on values: minima are exact in any order, so the result is the same bit for bit whatever
-the order of faces. The host waits for the device five times, for sizes only.
+Stages (bench/udf_blocks.py times them one by one): `triangle_frames` (float64, torch), `candidate_pairs`,
+`sort_pairs`, `nearest` and `finish`. Minima are exact in any order, so the result is the same bit for bit whatever
+the order of the faces. The host waits for the device five times, for sizes only.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -24,12 +24,12 @@ _ITEMS = 1 << 24  # culled at a time: 64 bytes of mask an item
 
 
 @triton.jit
-def _column(rows, row, index, live):
+def _column(rows: Any, row: Any, index: Any, live: Any) -> Any:
     return tl.load(rows + row * 37 + index, mask=live, other=0.0)
 
 
 @triton.jit
-def _dot(rows, row, index, live, x, y, z):
+def _dot(rows: Any, row: Any, index: Any, live: Any, x: Any, y: Any, z: Any) -> Any:
     return (
         _column(rows, row, index, live) * x
         + _column(rows, row, index + 1, live) * y
@@ -38,15 +38,15 @@ def _dot(rows, row, index, live, x, y, z):
 
 
 @triton.jit
-def _extent(rows, row, index, live):
+def _extent(rows: Any, row: Any, index: Any, live: Any) -> Any:
     a = tl.abs(_column(rows, row, index, live))
     b = tl.abs(_column(rows, row, index + 1, live))
     return a + b + tl.abs(_column(rows, row, index + 2, live))
 
 
 @triton.jit
-def _edge(rows, row, edge, live, x, y, z, half, reach):
-    """Squared in-plane distance to one edge, its signed distance, and whether the cube may lie within reach of its line."""
+def _edge(rows: Any, row: Any, edge: Any, live: Any, x: Any, y: Any, z: Any, half: Any, reach: Any) -> Any:
+    """Squared in-plane distance to an edge, its signed distance, whether the cube may be within reach of its line."""
     inward = _dot(rows, row, 12 + 3 * edge, live, x, y, z) - _column(rows, row, 25 + edge, live)
     along = _dot(rows, row, 3 + 3 * edge, live, x, y, z) - _column(rows, row, 22 + edge, live)
     beyond = tl.maximum(tl.maximum(-along, along - _column(rows, row, 28 + edge, live)), 0.0)
@@ -55,16 +55,25 @@ def _edge(rows, row, edge, live, x, y, z, half, reach):
 
 
 @triton.jit
-def _box_axis(rows, row, axis, live, centre, half, reach):
+def _box_axis(rows: Any, row: Any, axis: Any, live: Any, centre: Any, half: Any, reach: Any) -> Any:
     above = _column(rows, row, 31 + axis, live) - reach <= centre + half
     return above & (_column(rows, row, 34 + axis, live) + reach >= centre - half)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["items", "nodes"])  # else a compilation for each divisibility by 16
 def _cull_kernel(
-    rows_ptr, triangle_ptr, base_ptr, mask_ptr, items, nodes, size, middle, reach, ITEMS: tl.constexpr
-):  # fmt: skip
-    """mask[item, 16 dx + 4 dy + dz] = whether node base + (dx, dy, dz) may touch the item's triangle (float64 tests)."""
+    rows_ptr: Any,
+    triangle_ptr: Any,
+    base_ptr: Any,
+    mask_ptr: Any,
+    items: Any,
+    nodes: Any,
+    size: Any,
+    middle: Any,
+    reach: Any,
+    ITEMS: tl.constexpr,
+) -> None:
+    """mask[item, 16 dx + 4 dy + dz] = whether node base + (dx, dy, dz) may touch the item's triangle (in float64)."""
     item = (tl.program_id(0) * ITEMS + tl.arange(0, ITEMS))[:, None]
     lane = tl.arange(0, 64)[None, :]
     live = item < items
@@ -94,7 +103,7 @@ def _cull_kernel(
 
 
 @triton.jit
-def _spread(v):
+def _spread(v: Any) -> Any:
     """Ten bits to every third bit."""
     v = (v | (v << 16)) & 0x30000FF
     v = (v | (v << 8)) & 0x300F00F
@@ -102,8 +111,8 @@ def _spread(v):
     return (v | (v << 2)) & 0x9249249
 
 
-@triton.jit
-def _key_kernel(flat_ptr, base_ptr, key_ptr, pairs, TILE: tl.constexpr):
+@triton.jit(do_not_specialize=["pairs"])
+def _key_kernel(flat_ptr: Any, base_ptr: Any, key_ptr: Any, pairs: Any, TILE: tl.constexpr) -> None:
     """Morton key of the block of each surviving (item, lane)."""
     pair = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     live = pair < pairs
@@ -116,11 +125,20 @@ def _key_kernel(flat_ptr, base_ptr, key_ptr, pairs, TILE: tl.constexpr):
     tl.store(key_ptr + pair, (_spread(x) << 2) | (_spread(y) << 1) | _spread(z), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs"])
 def _constant_kernel(
-    rows_ptr, order_ptr, flat_ptr, triangle_ptr, base_ptr, out_ptr, out_triangle_ptr, pairs, middle, TILE: tl.constexpr
-):  # fmt: skip
-    """Per pair in sorted order: the triangle, and its plane and edge terms at the block's centre, rounded from float64."""
+    rows_ptr: Any,
+    order_ptr: Any,
+    flat_ptr: Any,
+    triangle_ptr: Any,
+    base_ptr: Any,
+    out_ptr: Any,
+    out_triangle_ptr: Any,
+    pairs: Any,
+    middle: Any,
+    TILE: tl.constexpr,
+) -> None:
+    """Per pair in sorted order: the triangle, and its terms at the block's centre, rounded from float64."""
     pair = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     live = pair < pairs
     flat = tl.load(flat_ptr + tl.load(order_ptr + pair, mask=live, other=0), mask=live, other=0)
@@ -147,7 +165,7 @@ def _constant_kernel(
 
 
 @triton.jit
-def _edge_squared(constants, directions, edge: tl.constexpr, x, y, z):
+def _edge_squared(constants: Any, directions: Any, edge: tl.constexpr, x: Any, y: Any, z: Any) -> Any:
     along = tl.load(directions + 3 + 3 * edge) * x
     along += tl.load(directions + 4 + 3 * edge) * y
     along += tl.load(directions + 5 + 3 * edge) * z
@@ -161,7 +179,15 @@ def _edge_squared(constants, directions, edge: tl.constexpr, x, y, z):
 
 
 @triton.jit
-def _nearest_kernel(constant_ptr, triangle_ptr, direction_ptr, start_ptr, stop_ptr, squared_ptr, lowest_ptr):
+def _nearest_kernel(
+    constant_ptr: Any,
+    triangle_ptr: Any,
+    direction_ptr: Any,
+    start_ptr: Any,
+    stop_ptr: Any,
+    squared_ptr: Any,
+    lowest_ptr: Any,
+) -> None:
     """Squared distances of a block's 512 voxels to one list of triangles, and their minimum."""
     part = tl.program_id(0).to(tl.int64)
     voxel = tl.arange(0, 512)
@@ -188,7 +214,9 @@ def _nearest_kernel(constant_ptr, triangle_ptr, direction_ptr, start_ptr, stop_p
 
 
 @triton.jit
-def _finish_kernel(squared_ptr, block_ptr, part_ptr, out_ptr, inverse_truncation, PARTS: tl.constexpr):
+def _finish_kernel(
+    squared_ptr: Any, block_ptr: Any, part_ptr: Any, out_ptr: Any, inverse_truncation: Any, PARTS: tl.constexpr
+) -> None:
     """min over a block's lists, square root, truncation."""
     row = tl.program_id(0).to(tl.int64)
     block = tl.load(block_ptr + row)
@@ -227,7 +255,7 @@ class Lists(NamedTuple):
 
 
 def _first_items(frames: Tensor, resolution: int, reach: float) -> list[tuple[Tensor, Tensor]]:
-    """Per level k (nodes of 8 * 4^k voxels) the triangles whose reach covers at most 4 nodes an axis there: (triangle, base)."""
+    """Per level k (nodes of 8 * 4^k voxels): (triangle, base) of those whose reach covers at most 4 nodes an axis."""
     sizes = [8]
     while -(-resolution // sizes[-1]) > 4:
         sizes.append(sizes[-1] * 4)
@@ -254,7 +282,8 @@ def _cull(
     for first in range(0, len(triangle), _ITEMS):
         items = min(_ITEMS, len(triangle) - first)
         mask = torch.empty(items * 64, dtype=torch.int8, device=frames.device)
-        _cull_kernel[(triton.cdiv(items, tile),)](
+        launch = (triton.cdiv(items, tile),)
+        _cull_kernel[launch](
             frames, triangle[first:], base[first:], mask, items, -(-resolution // size), float(size), resolution / 2,
             reach, ITEMS=tile, num_warps=4,
         )  # fmt: skip
@@ -318,7 +347,7 @@ def nearest(lists: Lists, frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def finish(lists: Lists, squared: Tensor, lowest: Tensor, truncation: float, activity: float) -> tuple[Tensor, Tensor]:
-    """Block coordinates (L, 3) int32 and values (L, 8, 8, 8) float32 of the blocks that have a voxel below `activity`."""
+    """Block coordinates (L, 3) int32 and values (L, 8, 8, 8) float32 of the blocks with a voxel below `activity`."""
     closest = torch.full((len(lists.keys),), float("inf"), device=squared.device)
     closest.scatter_reduce_(0, lists.block, lowest, "amin")
     kept = (closest.sqrt() < activity).nonzero().flatten()
