@@ -222,4 +222,4 @@ def _apply(x: Tensor, weight: Tensor, bias: Tensor, band: Band, adjoint_band: Ba
 
 def _dense(x: Tensor, matrix: Tensor, bias: Tensor, size: int) -> Tensor:
     out = x.flatten(1) @ matrix
-    return out.view(len(x), size, size, size, -1) + bias
+    return out.view(len(x), size, size, size, len(bias)) + bias
