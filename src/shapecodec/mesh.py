@@ -13,7 +13,6 @@ from torch import Tensor
 
 from shapecodec.errors import BadArgument, BadMesh
 
-
 _LEAST, _MOST = 1e-15, 1e15  # extents whose squares, times any usual ratio of areas, stay within float32
 _PIECE = 1 << 20  # faces checked at once: the first piece nearly always settles it, at 0.1 s instead of 3 s for 10M
 
@@ -73,7 +72,7 @@ class Mesh:
             bad = int(((faces < 0) | (faces >= len(vertices))).any(1).sum())
             worst = int(low) if int(low) < 0 else int(high)
             raise BadMesh(
-                f"{bad:,} of {len(faces):,} faces point outside the vertices (index {worst}, {len(vertices):,} vertices).",
+                f"{bad:,} of {len(faces):,} faces point outside the vertices (index {worst} of {len(vertices):,}).",
                 where=self.name,
                 hint="re-export the file; its face list is damaged.",
             )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from shapecodec.errors import BadArgument, BadLatents
 from shapecodec.field import Field
+from shapecodec.io.codec_folder import save_codec_folder
+from shapecodec.io.config_json import config_to_json
 from shapecodec.latents import Latents
 from shapecodec.mesh import Mesh
 
@@ -30,6 +34,8 @@ class Codec(nn.Module, ABC):
 
     kind: str
     config: Any
+    name: str = ""  # of the folder that it was loaded from
+    codec_hash: str = ""  # of the stored weights that it was loaded from or last saved to; latents carry it
 
     @abstractmethod
     def prepare(self, mesh: Mesh, rng: torch.Generator | None = None, *, resolution: int | None = None) -> Any:
@@ -58,3 +64,36 @@ class Codec(nn.Module, ABC):
         unit, frame = mesh.normalise()
         latents = self.encode(self.prepare(unit.to(self.device), resolution=resolution))
         return self.decode(replace(latents, frames=(frame,))).to_mesh().transformed(frame, inverse=True)
+
+    def save(self, folder: str | Path, *, name: str = "", dtype: str = "float32", card: str | None = None) -> str:
+        """Write config.json, safetensors weights and README.md; returns the hash of the stored weights.
+
+        `dtype` float16 or bfloat16 halves the size; such a codec differs from the one in memory, so its hash does too.
+        See `io.codec_folder.save_codec_folder`.
+        """
+        settings = config_to_json(self.config)
+        name = name or self.name
+        digest = save_codec_folder(self, folder, kind=self.kind, config=settings, name=name, dtype=dtype, card=card)
+        if dtype == "float32":
+            self.codec_hash = digest
+        return digest
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, device: torch.device | str = "cpu") -> Self:
+        """A codec of this class from a bundled name, a folder, a run folder or a hub id; see `load_codec`."""
+        from shapecodec.codecs.registry import load_codec  # which imports this module
+
+        codec = load_codec(name_or_path, device)
+        if not isinstance(codec, cls):
+            raise BadArgument(f"'{name_or_path}' is a {type(codec).__name__}, not a {cls.__name__}.", where="load")
+        return codec
+
+    def check_latents(self, latents: Latents) -> None:
+        """Refuse latents of another codec, or of other weights where both hashes are known."""
+        if latents.codec and latents.codec != self.kind:
+            raise BadLatents(f"the latents were made by a '{latents.codec}' codec, this is '{self.kind}'.")
+        if latents.codec_hash and self.codec_hash and latents.codec_hash != self.codec_hash:
+            raise BadLatents(
+                f"the latents were made with weights {latents.codec_hash}, this codec has {self.codec_hash}.",
+                hint="decode with the codec that encoded them.",
+            )
