@@ -36,7 +36,8 @@ def marching_cubes(
 
     It is watertight: every edge has two faces, also where the surface leaves the active blocks or the cube (beyond both
     everything is `fill`; at the cube's border vertices lie up to half a voxel outside). A vertex keeps 2^-10 voxel from
-    the ends of its edge, so a value exactly at the level makes no zero triangle. NaN is outside. Not differentiable.
+    the ends of its edge, so a value exactly at the level makes no zero triangle. NaN is outside; next to NaN or
+    infinity a vertex lies in the middle of its edge. Not differentiable.
 
     Args:
         values: (L, 8, 8, 8) float32, row l is block l of `grid`, index [l, x, y, z].

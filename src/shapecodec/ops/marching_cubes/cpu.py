@@ -124,9 +124,8 @@ def _write_vertices(
                 high = fill
                 if 0 <= row < len(values):
                     high = values[row, place[0] & 7, place[1] & 7, place[2] & 7]
-                along = (threshold - low) / (high - low)
-                if np.isnan(along):
-                    along = np.float32(0.5)
+                gap = high - low
+                along = (threshold - low) / gap if abs(gap) < np.float32(3e38) else np.float32(0.5)
                 out[at, axis] += min(max(along, nudge), np.float32(1.0) - nudge)
                 for d in range(3):
                     out[at, d] *= inverse

@@ -66,7 +66,8 @@ def _vertices(values: Tensor, blocks: CellBlocks, resolution: int, level: Level,
         return torch.where(known, values.reshape(-1)[torch.where(known, row * 512 + voxel, 0)], level.fill)
 
     low, high = value_at(row, voxel), value_at(*_locate(blocks, row, place + step))
-    along = ((level.threshold - low) / (high - low)).nan_to_num(0.5).clamp(NUDGE, 1 - NUDGE)
+    gap = high - low
+    along = torch.where(gap.abs() < 3e38, (level.threshold - low) / gap, 0.5).clamp(NUDGE, 1 - NUDGE)
     centred = (blocks.coords[row] * 8 + place - resolution // 2).float() + 0.5
     return (centred + step * along[:, None]) * (1.0 / resolution)
 

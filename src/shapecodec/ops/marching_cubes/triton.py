@@ -102,9 +102,9 @@ def _write_vertices(
         here = live & ((code >> axis) % 2 > 0)
         row, place = _locate(upper, block, x + (2 - axis) // 2, y + axis % 2, z + axis // 2, here)
         high = tl.load(values + row * 512 + place, mask=here & (row >= 0) & (row < known), other=fill)
-        gap = tl.where(here, high - low, 1.0)
-        along = (threshold - low) / gap
-        along = tl.where(along == along, along, 0.5)
+        gap = high - low
+        usable = here & (tl.abs(gap) < 3e38)  # false for NaN and infinity
+        along = tl.where(usable, threshold - low, 0.5) / tl.where(usable, gap, 1.0)
         along = tl.minimum(tl.maximum(along, MARGIN), 1.0 - MARGIN)
         tl.store(out + at * 3, (centre_x + along * ((2 - axis) // 2)) * inverse, mask=here)
         tl.store(out + at * 3 + 1, (centre_y + along * (axis % 2)) * inverse, mask=here)
@@ -155,21 +155,21 @@ def _table_tensors(device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.tensor(derived.triangles, device=device), torch.tensor(derived.counts, device=device)
 
 
-def extract(
-    values: Tensor, blocks: CellBlocks, resolution: int, level: Level, index_dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """As `reference.extract`."""
-    count, device = len(blocks.coords), values.device
-    width = 1 if values.is_cuda else 8  # under the interpreter the number of programs is what costs
-    programs = (triton.cdiv(count, width),)
-    triangle_table, triangle_counts = _table_tensors(device)
+def _blocks_a_program(values: Tensor) -> int:
+    """One on a GPU; several under the interpreter, where the number of programs is what costs."""
+    return 1 if values.is_cuda else 8
+
+
+def classify(values: Tensor, blocks: CellBlocks, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+    """Cases (M, 512) uint8, packed (M, 512) int16 and the totals of vertices and triangles (2, M) int32."""
+    count, device, width = len(blocks.coords), values.device, _blocks_a_program(values)
     cases = torch.empty((count, 512), dtype=torch.uint8, device=device)
     packed = torch.empty((count, 512), dtype=torch.int16, device=device)
     totals = torch.empty((2, count), dtype=torch.int32, device=device)
-    _classify[programs](
+    _classify[(triton.cdiv(count, width),)](
         values,
         blocks.upper,
-        triangle_counts,
+        _table_tensors(device)[1],
         cases,
         packed,
         totals[0],
@@ -182,6 +182,16 @@ def extract(
         BLOCKS=width,
         num_warps=4,
     )
+    return cases, packed, totals
+
+
+def extract(
+    values: Tensor, blocks: CellBlocks, resolution: int, level: Level, index_dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """As `reference.extract`."""
+    count, device, width = len(blocks.coords), values.device, _blocks_a_program(values)
+    programs = (triton.cdiv(count, width),)
+    cases, packed, totals = classify(values, blocks, level)
     ends = totals.cumsum(1, dtype=torch.int64)
     starts = ends - totals
     vertex_count, face_count = ends[:, -1].tolist()
@@ -204,17 +214,8 @@ def extract(
         BLOCKS=width,
         num_warps=4,
     )
+    tables_on_device = _table_tensors(device)
     _write_faces[programs](
-        blocks.upper,
-        triangle_table,
-        triangle_counts,
-        cases,
-        packed,
-        starts[0],
-        starts[1],
-        faces,
-        count,
-        BLOCKS=width,
-        num_warps=4,
+        blocks.upper, *tables_on_device, cases, packed, *starts, faces, count, BLOCKS=width, num_warps=4
     )
     return vertices, faces
