@@ -39,16 +39,16 @@ class Tiles:
     """Rows sorted so that a tile's rows share their taps, and the taps that each tile needs.
 
     Args:
-        rows: (M,) int32 grid rows in tile order, padded with -1 to a multiple of TILE_ROWS.
-        table: (27, M) int32 neighbours of `rows`, -1 where empty.
-        taps: (M / TILE_ROWS, 27) int32 taps of each tile that some row has, first `counts`, ascending.
-        counts: (M / TILE_ROWS,) int32.
+        rows: (T * TILE_ROWS,) int32 grid rows in tile order, padded with -1.
+        taps: (T, 27) int32: first the `counts` taps of each tile that some row has, ascending, then the others.
+        counts: (T,) int32.
+        table: (T, 27, TILE_ROWS) int32: neighbours of the tile's rows at taps[tile], -1 where empty.
     """
 
     rows: Tensor
-    table: Tensor
     taps: Tensor
     counts: Tensor
+    table: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +92,14 @@ class ConvPlan:
         tiles = -(-count // TILE_ROWS)
         rows = torch.full((tiles * TILE_ROWS,), -1, dtype=torch.int32, device=device)
         rows[:count] = order.to(torch.int32)
-        table = torch.full((TAPS, tiles * TILE_ROWS), -1, dtype=torch.int32, device=device)
-        table[:, :count] = self.neighbours[order].t()
-        used = (table >= 0).view(TAPS, tiles, TILE_ROWS).any(2).t()
+        padded = torch.full((tiles * TILE_ROWS, TAPS), -1, dtype=torch.int32, device=device)
+        padded[:count] = self.neighbours[order]
+        table = padded.view(tiles, TILE_ROWS, TAPS).transpose(1, 2)
+        used = (table >= 0).any(2)
         # A stable descending sort of booleans lists the used taps first, in ascending order.
-        taps = torch.argsort(used.to(torch.int8), dim=1, descending=True, stable=True).to(torch.int32)
-        return Tiles(rows, table, taps.contiguous(), used.sum(1, dtype=torch.int32))
+        taps = torch.argsort(used.to(torch.int8), dim=1, descending=True, stable=True)
+        table = table.gather(1, taps[:, :, None].expand(-1, -1, TILE_ROWS))
+        return Tiles(rows, taps.to(torch.int32), used.sum(1, dtype=torch.int32), table)
 
 
 def _pattern_rank(valid: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ repeat.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 import triton
@@ -22,26 +21,29 @@ from shapecodec.ops.sparse_conv.plan import TAPS, TILE_ROWS, ConvPlan
 CHUNKS = 264
 SHORTEST_CHUNK = 1024  # pairs; below it the writing of partial sums would outweigh the products
 
+# Row numbers are loaded one stage ahead of the rows that they name, so five stages leave three buffers of rows and weights
+# (148 KB at 256 columns); three stages leave two.
+STAGES = 5
+
 
 @triton.jit
 def _convolve_kernel(
-    feats: Any,
-    weight: Any,
-    bias: Any,
-    out: Any,
-    rows_of: Any,
-    table: Any,
-    taps_of: Any,
-    counts: Any,
-    padded_rows: Any,
-    channels: Any,
-    out_channels: Any,
+    feats,
+    weight,
+    bias,
+    out,
+    rows_of,
+    table,
+    taps_of,
+    counts,
+    channels,
+    out_channels,
     HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-) -> None:
+):
     """One (ROWS, COLUMNS) tile of the output; one step is one tap and DEPTH input channels."""
     tile = tl.program_id(0)
     slot = tile * ROWS + tl.arange(0, ROWS)
@@ -50,9 +52,10 @@ def _convolve_kernel(
     parts = tl.cdiv(channels, DEPTH)
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for step in range(0, tl.load(counts + tile) * parts):
-        tap = tl.load(taps_of + tile * 27 + step // parts)
+        which = tile * 27 + step // parts
         channel = (step % parts) * DEPTH + depth
-        source = tl.load(table + tap * padded_rows + slot)
+        source = tl.load(table + which.to(tl.int64) * ROWS + tl.arange(0, ROWS))
+        tap = tl.load(taps_of + which)
         a = tl.load(
             feats + source.to(tl.int64)[:, None] * channels + channel[None, :],
             mask=(source >= 0)[:, None] & (channel < channels)[None, :],
@@ -76,20 +79,20 @@ def _convolve_kernel(
 
 @triton.jit
 def _partial_gradient_kernel(
-    feats: Any,
-    grad: Any,
-    partial: Any,
-    targets: Any,
-    sources: Any,
-    starts: Any,
-    ends: Any,
-    channels: Any,
-    out_channels: Any,
+    feats,
+    grad,
+    partial,
+    targets,
+    sources,
+    starts,
+    ends,
+    channels,
+    out_channels,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-) -> None:
+):
     """One (ROWS of C, COLUMNS of C') tile of one chunk's sum; one step is DEPTH pairs."""
     chunk = tl.program_id(0)
     channel = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -122,7 +125,7 @@ def _partial_gradient_kernel(
 
 
 @triton.jit
-def _sum_kernel(partial: Any, total: Any, bounds: Any, size: Any, BLOCK: tl.constexpr) -> None:
+def _sum_kernel(partial, total, bounds, size, BLOCK: tl.constexpr):
     """total[tap] = sum of the partial sums bounds[tap] : bounds[tap + 1], in that order."""
     tap = tl.program_id(1)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -138,7 +141,7 @@ def _sum_kernel(partial: Any, total: Any, bounds: Any, size: Any, BLOCK: tl.cons
 def convolve(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan, precision: str) -> Tensor:
     """See `reference.convolve`; feats and weight contiguous, of one dtype, products summed in float32."""
     channels, out_channels = weight.shape[1:]
-    out = feats.new_zeros(len(feats), out_channels)
+    out = feats.new_empty(len(feats), out_channels)  # every row is in one tile, so all is written
     if out.numel() == 0:
         return out
     tiles = plan.tiles
@@ -154,7 +157,6 @@ def convolve(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan,
         tiles.table,
         tiles.taps,
         tiles.counts,
-        len(tiles.rows),
         channels,
         out_channels,
         HAS_BIAS=bias is not None,
@@ -163,7 +165,7 @@ def convolve(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan,
         COLUMNS=columns,
         DEPTH=depth,
         num_warps=8 if columns > 64 else 4,
-        num_stages=3 if half else 2,
+        num_stages=STAGES if half else 2,
     )
     return out
 
@@ -171,9 +173,8 @@ def convolve(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan,
 def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str) -> Tensor:
     """See `reference.weight_gradient`; the result is float32."""
     channels, out_channels = feats.shape[1], grad.shape[1]
-    total = feats.new_zeros(TAPS, channels, out_channels, dtype=torch.float32)
-    if len(feats) == 0 or total.numel() == 0:
-        return total
+    if len(feats) == 0 or channels * out_channels == 0:
+        return feats.new_zeros(TAPS, channels, out_channels, dtype=torch.float32)
     pairs = plan.pairs
     starts, ends, bounds = _chunks(pairs.bounds, feats.device)
     half = feats.dtype != torch.float32
@@ -194,14 +195,15 @@ def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str)
         COLUMNS=columns,
         DEPTH=64 if half else 32,
         num_warps=8 if rows * columns > 64 * 128 else 4,
-        num_stages=3 if half else 2,
+        num_stages=STAGES if half else 2,
     )
     size = channels * out_channels
+    total = feats.new_empty(TAPS, channels, out_channels, dtype=torch.float32)
     _sum_kernel[(triton.cdiv(size, 1024), TAPS)](partial, total, bounds, size, BLOCK=1024, num_warps=4)
     return total
 
 
-def _chunks(bounds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _chunks(bounds: list[int], device: torch.device):
     """Starts and ends of the chunks, each within one tap, and the 28 bounds of the taps' chunks; int32."""
     length = max(SHORTEST_CHUNK, -(-bounds[-1] // CHUNKS))
     starts: list[int] = []
@@ -216,6 +218,6 @@ def _chunks(bounds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Te
     return packed[:count], packed[count : 2 * count], packed[2 * count :]
 
 
-def _block(size: int, most: int) -> int:
+def _block(size, most) -> int:
     """The power of two that covers `size`, from 16 (the least that a matrix unit takes) to `most`."""
     return min(most, max(16, triton.next_power_of_2(size)))

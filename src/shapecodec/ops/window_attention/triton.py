@@ -21,29 +21,29 @@ BLOCK = 64  # rows of a tile; windows of a surface hold 50 to 130 rows
 
 
 @triton.jit
-def _load_rows(base: Any, rows: Any, inside: Any, stride: Any, D: tl.constexpr) -> Any:
+def _load_rows(base, rows, inside, stride, D: tl.constexpr) -> tl.tensor:
     """(ROWS, D) of one head; rows outside are zero. Rows are int64: rows * stride passes 2^31 from 2.8M rows on."""
     return tl.load(base + rows[:, None] * stride + tl.arange(0, D)[None, :], mask=inside[:, None], other=0.0)
 
 
 @triton.jit
 def _forward_kernel(
-    q: Any,
-    k: Any,
-    v: Any,
-    out: Any,
-    lse: Any,
-    order: Any,
-    offsets: Any,
-    stride_q: Any,
-    stride_k: Any,
-    stride_v: Any,
-    heads: Any,
-    scale: Any,
+    q,
+    k,
+    v,
+    out,
+    lse,
+    order,
+    offsets,
+    stride_q,
+    stride_k,
+    stride_v,
+    heads,
+    scale,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+):
     """One tile of queries of one window and head; `lse` keeps log2 of the denominator, `scale` holds log2(e)."""
     window = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
@@ -85,26 +85,26 @@ def _forward_kernel(
 
 @triton.jit
 def _query_gradient_kernel(
-    q: Any,
-    k: Any,
-    v: Any,
-    out: Any,
-    grad: Any,
-    lse: Any,
-    delta: Any,
-    grad_q: Any,
-    order: Any,
-    offsets: Any,
-    stride_q: Any,
-    stride_k: Any,
-    stride_v: Any,
-    heads: Any,
-    scale: Any,
-    natural_scale: Any,
+    q,
+    k,
+    v,
+    out,
+    grad,
+    lse,
+    delta,
+    grad_q,
+    order,
+    offsets,
+    stride_q,
+    stride_k,
+    stride_v,
+    heads,
+    scale,
+    natural_scale,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+):
     """Gradient of one tile of queries; also writes delta = sum(grad * out) of each row for the kernel over keys."""
     window = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
@@ -142,26 +142,26 @@ def _query_gradient_kernel(
 
 @triton.jit
 def _key_gradient_kernel(
-    q: Any,
-    k: Any,
-    v: Any,
-    grad: Any,
-    lse: Any,
-    delta: Any,
-    grad_k: Any,
-    grad_v: Any,
-    order: Any,
-    offsets: Any,
-    stride_q: Any,
-    stride_k: Any,
-    stride_v: Any,
-    heads: Any,
-    scale: Any,
-    natural_scale: Any,
+    q,
+    k,
+    v,
+    grad,
+    lse,
+    delta,
+    grad_k,
+    grad_v,
+    order,
+    offsets,
+    stride_q,
+    stride_k,
+    stride_v,
+    heads,
+    scale,
+    natural_scale,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+):
     """Gradients of one tile of keys and values; everything is transposed: keys are rows, queries columns."""
     window = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
@@ -198,8 +198,8 @@ def _key_gradient_kernel(
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: WindowPlan) -> Tensor:
-        out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
-        lse = torch.zeros(q.shape[:2], dtype=torch.float32, device=q.device)
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)  # every row is in one window, so all is written
+        lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
         scale = 1 / math.sqrt(q.shape[2])
         _forward_kernel[_programs(plan, q)](
             q, k, v, out, lse, plan.order, plan.offsets, *_strides(q, k, v), q.shape[1], scale * math.log2(math.e),
@@ -214,8 +214,8 @@ class _WindowAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         grad, plan = grads[0].contiguous(), ctx.plan
-        grad_q, grad_k, grad_v = (torch.zeros(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
-        delta = torch.zeros_like(lse)
+        grad_q, grad_k, grad_v = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
+        delta = torch.empty_like(lse)
         shared = (plan.order, plan.offsets, *_strides(q, k, v), q.shape[1], ctx.scale * math.log2(math.e), ctx.scale)
         programs, settings = _programs(plan, q), _settings(q)
         _query_gradient_kernel[programs](q, k, v, out, grad, lse, delta, grad_q, *shared, **settings)
@@ -233,12 +233,13 @@ def _strides(*tensors: Tensor) -> list[int]:
 
 
 def _rows(q: Tensor) -> int:
-    """Rows of a tile; half where a tile of float32 or of 128 channels would crowd the registers."""
-    return BLOCK if q.shape[2] * q.element_size() < 256 else BLOCK // 2
+    """Rows of a tile: halved where tiles of float32 or of 128 channels spill registers (compiled for sm_90, 3.6)."""
+    return BLOCK >> (q.dtype == torch.float32) >> (q.shape[2] > 64)
 
 
 def _settings(q: Tensor) -> dict[str, Any]:
-    return {"D": q.shape[2], "ROWS": _rows(q), "PRECISION": "ieee", "num_warps": 4, "num_stages": 2}
+    warps = 8 if q.shape[2] == 64 and q.dtype != torch.float32 else 4  # 64 rows x 64 channels: 255 registers with 4
+    return {"D": q.shape[2], "ROWS": _rows(q), "PRECISION": "ieee", "num_warps": warps, "num_stages": 2}
 
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, plan: WindowPlan) -> Tensor:
