@@ -21,8 +21,8 @@ from shapecodec.ops.sparse_conv.plan import TAPS, TILE_ROWS, ConvPlan
 CHUNKS = 264
 SHORTEST_CHUNK = 1024  # pairs; below it the writing of partial sums would outweigh the products
 
-# Row numbers are loaded one stage ahead of the rows that they name, so five stages leave three buffers of rows and weights
-# (148 KB at 256 columns); three stages leave two.
+# Row numbers are loaded one stage ahead of the rows that they name: five stages leave three buffers of rows and weights
+# (148 KB at 256 columns), three leave two.
 STAGES = 5
 
 
