@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from shapecodec.data.augment import Augment, augmented, together
-from shapecodec.data.collection import MeshCollection, checked_mesh
+from shapecodec.data.collection import MeshCollection, build_pool, checked_mesh
 from shapecodec.errors import BadArgument
 from shapecodec.grid import SparseGrid
 from shapecodec.mesh import Mesh
@@ -57,6 +58,9 @@ class SourceConfig:
     """What a batch is made of.
 
     Args:
+        data: folder with a manifest.csv, or a file that `pack_folder` wrote, of real meshes; None for none.
+        split: of the folder.
+        procedural: how many procedural meshes are made at the start; 0 for none.
         seed: with step and rank, decides everything.
         budget: most tokens (blocks) a batch.
         resolutions: (voxels an axis, probability) pairs; one is drawn a step, the same on every rank.
@@ -67,6 +71,9 @@ class SourceConfig:
         augment: how shapes are turned, stretched and placed.
     """
 
+    data: str | None = None
+    split: str = "train"
+    procedural: int = 2000
     seed: int = 0
     budget: int = 16_384
     resolutions: tuple[tuple[int, float], ...] = ((256, 0.35), (512, 0.45), (1024, 0.2))
@@ -75,6 +82,46 @@ class SourceConfig:
     filled: float = 0.9
     most_items: int = 32
     augment: Augment = field(default_factory=Augment)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> SourceConfig:
+        """From what a run's config.json holds.
+
+        Raises:
+            BadArgument: a key that is not a setting.
+        """
+        values = {key: _tuples(value) for key, value in values.items()}
+        try:
+            augment = Augment(**{key: _tuples(value) for key, value in values.pop("augment", {}).items()})
+            return cls(**values, augment=augment)
+        except TypeError as error:
+            raise BadArgument(f"not the settings of a source: {error}.", where="SourceConfig") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def open_source(
+    prepare: Prepare, config: SourceConfig, *, device: torch.device | str = "cpu", workers: int = 1
+) -> BlockSource:
+    """The source that a configuration describes, its meshes resident on `device`.
+
+    With `workers` > 1 meshes are decoded and made in fresh processes: call it under `if __name__ == "__main__":`.
+
+    Raises:
+        BadFile: the data are missing or damaged. BadArgument: neither real nor procedural meshes are asked for.
+    """
+    real = None
+    if config.data is not None:
+        path = Path(config.data)
+        real = (
+            MeshCollection.from_folder(path, config.split, workers=workers)
+            if path.is_dir()
+            else MeshCollection.load(path, workers=workers)
+        ).to(device)
+    pool = build_pool(config.procedural, config.seed, workers).to(device) if config.procedural else None
+    return BlockSource(prepare, real, pool, config)
 
 
 class BlockSource:
@@ -107,7 +154,7 @@ class BlockSource:
         self._real_weights = None if real is None else real.face_counts().double().sqrt().cumsum(0)
 
     def batch(self, step: int, rank: int, world: int, device: torch.device | str) -> Any:
-        """The packed inputs of a step, on `device`. `world` changes nothing: ranks differ by their number alone."""
+        """The packed inputs of a step, up to `budget` tokens for each rank; a function of (step, rank) alone."""
         config, resolution = self.config, self.resolution(step)
         items: list[Any] = []
         room = config.budget

@@ -52,8 +52,8 @@ KINDS: tuple[str, ...] = tuple(_MAKERS)
 def procedural_arrays(generator: Random, kind: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (V, 3) float32 in [-0.475, 0.475]^3 and faces (F, 3) int32, 1 <= F <= 60,000; every vertex is used.
 
-    Without a `kind`, one is drawn; a fifth of those shapes are two to four kinds together, and a fifth are bent,
-    twisted or tapered.
+    Without a `kind`, two shapes of three are of one kind, the others assembled from several; a fifth are bent, twisted,
+    tapered or sheared.
 
     Raises:
         BadArgument: an unknown kind.
@@ -82,18 +82,33 @@ def procedural_mesh(generator: np.random.Generator | torch.Generator, kind: str 
 
 
 def _any(generator: Random) -> Shape:
-    weights = np.array([weight for weight, _ in _MAKERS.values()])
-    count = 1 if generator.random() < 0.8 else int(generator.integers(2, 5))
-    parts: list[Shape] = []
-    for index in generator.choice(len(KINDS), count, p=weights / weights.sum()):
-        part = unit_box(_MAKERS[KINDS[index]][1](generator))
-        if count > 1:
-            turn = rotations(generator, 1)[0] if generator.random() < 0.5 else np.eye(3)
-            part = moved(part, turn * log_uniform(generator, 0.25, 1), generator.uniform(-0.4, 0.4, 3))
-        if not parts or sum(len(faces) for _, faces in [*parts, part]) <= MAX_FACES:
-            parts.append(part)
-    shape = merge(parts)
+    draw = generator.random()
+    if draw < 0.65:
+        shape = _draw(generator, 1, MAX_FACES)[0]
+    elif draw < 0.8:
+        shape = _assembled(generator, int(generator.integers(2, 5)), (0.25, 1.0), MAX_FACES)
+    else:  # many small parts of every kind: the dense detail of machines, ships and cities
+        shape = _assembled(generator, int(generator.integers(8, 28)), (0.06, 0.5), 5_000)
     return _bent(shape, generator) if generator.random() < 0.2 else shape
+
+
+def _draw(generator: Random, count: int, most_faces: int) -> list[Shape]:
+    """`count` shapes of any kind, less those with too many faces."""
+    weights = np.array([weight for weight, _ in _MAKERS.values()])
+    drawn = generator.choice(len(KINDS), count, p=weights / weights.sum())
+    shapes = [_MAKERS[KINDS[index]][1](generator) for index in drawn]
+    return [unit_box(shape) for shape in shapes if len(shape[1]) <= most_faces] or _draw(generator, count, most_faces)
+
+
+def _assembled(generator: Random, count: int, sizes: tuple[float, float], most_faces: int) -> Shape:
+    """Shapes of any kind in one place, `sizes` their range of scales, half of them turned freely."""
+    parts: list[Shape] = []
+    spread = generator.uniform(0.1, 0.4)
+    for part in _draw(generator, count, most_faces):
+        turn = rotations(generator, 1)[0] if generator.random() < 0.5 else np.eye(3)
+        scale = log_uniform(generator, *sizes) if parts else generator.uniform(0.5, 1)  # one large part holds them
+        parts.append(moved(part, turn * scale, generator.uniform(-spread, spread, 3) * bool(parts)))
+    return merge(parts)
 
 
 def _bent(shape: Shape, generator: Random) -> Shape:

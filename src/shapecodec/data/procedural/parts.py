@@ -161,7 +161,7 @@ def sweep(curve: Array, outline: Array, *, closed: bool = False, scale: Array | 
     factor = np.ones(len(curve)) if scale is None else scale
     section = outline[None] * factor[:, None, None]
     rings = curve[:, None] + section[..., :1] * side[:, None] + section[..., 1:] * up[:, None]
-    faces = grid_faces(len(curve), len(outline), wrap_rows=closed, wrap_columns=True)
+    faces = grid_faces(len(curve), len(outline), wrap_rows=closed, wrap_columns=True)[:, ::-1]
     vertices = rings.reshape(-1, 3)
     if not closed:
         count, index = len(outline), np.arange(len(outline))
@@ -248,13 +248,11 @@ def vertex_normals(shape: Shape) -> Array:
 def welded(shape: Shape) -> Shape:
     """Vertices in the same cell of 2^-20 of the extent become one; degenerate faces and unused vertices go."""
     vertices, faces = shape
-    low = vertices.min(0)
-    cell = np.round((vertices - low) * ((2**20 - 1) / max(float((vertices.max(0) - low).max()), 1e-12))).astype(
-        np.int64
-    )
-    _, first, inverse = np.unique(
-        (cell[:, 0] << 40) | (cell[:, 1] << 20) | cell[:, 2], return_index=True, return_inverse=True
-    )
+    low, high = vertices.min(0), vertices.max(0)
+    per_length = (2**20 - 2) / max(float((high - low).max()), 1e-12)
+    # Shifted by a number with nothing round about it: halves and eighths of the extent would lie on cells' borders.
+    x, y, z = np.floor((vertices - low) * per_length + 0.28713).astype(np.int64).T
+    _, first, inverse = np.unique((x << 40) | (y << 20) | z, return_index=True, return_inverse=True)
     return tidy((vertices[first], inverse.reshape(-1)[faces]))
 
 

@@ -112,9 +112,9 @@ def nested(rng: Random) -> Shape:
         base = primitive(rng)
     scales = np.cumprod([1.0] + [1 - log_uniform(rng, 0.002, 0.3) for _ in range(int(rng.integers(1, 6)))])
     shape = merge([moved(base, scale) for scale in scales])
-    for _ in range(int(rng.integers(0, 3))):
+    for _ in range(int(rng.integers(0, 3))):  # some stay closed: hidden layers
         direction = rotations(rng, 1)[0][0]
-        shape = cut(shape, direction, rng.uniform(0, 0.7) * float((shape[0] @ direction).max()))
+        shape = cut(shape, direction, rng.uniform(-0.1, 0.6) * float((shape[0] @ direction).max()))
     return shape
 
 

@@ -223,19 +223,19 @@ def chamfered(rng: Random) -> Shape:
 def facets(rng: Random) -> Shape:
     """Convex polyhedra cut by random planes, like gems and rocks: flat faces that meet at every angle."""
     parts = []
-    for matrix in rotations(rng, int(rng.integers(1, 4))):
+    for matrix in rotations(rng, int(rng.integers(1, 3))):
         shape = moved(box((2, 2, 2)), np.diag(rng.uniform(0.4, 1, 3)))
-        for direction in rng.normal(size=(log_integer(rng, 2, 24), 3)):
+        for direction in rng.normal(size=(log_integer(rng, 4, 32), 3)):
             normal = direction / np.linalg.norm(direction)
             reach = float((shape[0] @ normal).max())
-            shape = cut_convex(shape, normal, reach * rng.uniform(0.55, 0.98))
+            shape = cut_convex(shape, normal, reach * rng.uniform(0.7, 0.99))
         parts.append(moved(shape, matrix, rng.uniform(-0.8, 0.8, 3)))
     return merge(parts)
 
 
 def cut_convex(shape: Shape, normal: Array, level: float) -> Shape:
     """The part of a closed convex shape with p . normal <= level, closed again by a flat fan."""
-    vertices, faces = cut(shape, normal, level)
+    vertices, faces = cut(shape, normal, level, weld=False)
     on_plane = np.flatnonzero(np.abs(vertices @ normal - level) < 1e-9)
     if len(on_plane) < 3:
         return vertices, faces
@@ -247,7 +247,7 @@ def cut_convex(shape: Shape, normal: Array, level: float) -> Shape:
     return welded((np.concatenate([vertices, centre[None]]), np.concatenate([faces, fan])))
 
 
-def cut(shape: Shape, normal: Array, level: float) -> Shape:
+def cut(shape: Shape, normal: Array, level: float, *, weld: bool = True) -> Shape:
     """The part of any shape with p . normal <= level, open where it was cut; crossing triangles are split exactly."""
     vertices, faces = shape
     height = vertices @ normal - level
@@ -275,7 +275,9 @@ def cut(shape: Shape, normal: Array, level: float) -> Shape:
         else:
             new_faces.append(np.stack([a, ab, ac], 1))
     joined = np.concatenate(corners), np.concatenate(new_faces)
-    return welded(joined) if len(joined[1]) else shape
+    if len(joined[1]) == 0:
+        return shape
+    return welded(joined) if weld else joined
 
 
 def studded(rng: Random) -> Shape:
@@ -284,7 +286,7 @@ def studded(rng: Random) -> Shape:
     part = primitive(rng)
     while len(part[1]) > 400:
         part = primitive(rng)
-    count = min(log_integer(rng, 8, 500), 45_000 // len(part[1]))
+    count = min(log_integer(rng, 20, 1500), 45_000 // len(part[1]))
     vertices, faces = base
     corner = vertices[faces]
     cross = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
@@ -292,5 +294,5 @@ def studded(rng: Random) -> Shape:
     face = rng.choice(len(faces), count, p=area / area.sum())
     weight = rng.dirichlet((1, 1, 1), count)
     place = np.einsum("kc,kcd->kd", weight, corner[face])
-    frame = frames_along(cross[face]) * (log_uniform(rng, 0.005, 0.1) * np.exp(rng.normal(0, 0.2, (count, 1, 1))))
+    frame = frames_along(cross[face]) * (log_uniform(rng, 0.012, 0.15) * np.exp(rng.normal(0, 0.3, (count, 1, 1))))
     return merge([base, instances(part, frame, place)])
