@@ -6,6 +6,8 @@ No gradients: fields are data here.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import torch
 from torch import Tensor
 
@@ -54,12 +56,7 @@ def udf_blocks(
     if len(faces) == 0:
         coords = torch.zeros(0, 3, dtype=torch.int32, device=vertices.device)
         return block_grid(coords, resolution), vertices.new_zeros(0, BLOCK, BLOCK, BLOCK)
-    if chosen == "triton":
-        from shapecodec.ops.udf_blocks import triton as path  # Triton is optional: imported by those who use it
-    elif chosen == "cpu":
-        from shapecodec.ops.udf_blocks import cpu as path  # type: ignore[no-redef]
-    else:
-        from shapecodec.ops.udf_blocks import reference as path  # type: ignore[no-redef]
+    path = import_module(f"{__name__}.{chosen}")  # only the one that runs: Triton is optional, numba slow to import
     with torch.no_grad():
         coords, values = path.udf_blocks(vertices.detach(), faces, resolution, float(truncation), float(activity))
     return block_grid(coords, resolution), values

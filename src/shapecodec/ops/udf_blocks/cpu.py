@@ -243,13 +243,10 @@ def candidate_pairs(frames: Doubles, resolution: int, reach: float) -> tuple[Int
     return packed >> 32, packed & 0xFFFFFFFF
 
 
-def udf_blocks(
-    vertices: Tensor, faces: Tensor, resolution: int, truncation: float, activity: float
+def nearest(
+    frames: Doubles, keys: Integers, triangles: Integers, resolution: int, truncation: float, activity: float
 ) -> tuple[Tensor, Tensor]:
-    """Block coordinates (L, 3) int32 in Morton order and values (L, 8, 8, 8) float32; arguments as in the package."""
-    frames = triangle_frames(vertices, faces, resolution).numpy()
-    reach = max(truncation, activity) + CULL_SLACK
-    keys, triangles = candidate_pairs(frames, resolution, reach)
+    """Coordinates and values of the kept blocks from pairs sorted by block."""
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
     coords = morton_decode(torch.from_numpy(keys[starts]))
     starts = np.append(starts, len(keys))
@@ -257,8 +254,17 @@ def udf_blocks(
     values = torch.empty(len(coords), 512, dtype=torch.float32)
     lowest = np.zeros(len(coords), np.float32)
     _distances(
-        frames, triangles, starts, coords.numpy(), tasks, resolution, reach, np.float32(1 / truncation),
-        values.numpy(), lowest,
+        frames, triangles, starts, coords.numpy(), tasks, resolution, max(truncation, activity) + CULL_SLACK,
+        np.float32(1 / truncation), values.numpy(), lowest,
     )  # fmt: skip
     keep = torch.from_numpy(lowest < activity)
     return coords[keep], values[keep].reshape(-1, 8, 8, 8)
+
+
+def udf_blocks(
+    vertices: Tensor, faces: Tensor, resolution: int, truncation: float, activity: float
+) -> tuple[Tensor, Tensor]:
+    """Block coordinates (L, 3) int32 in Morton order and values (L, 8, 8, 8) float32; arguments as in the package."""
+    frames = triangle_frames(vertices, faces, resolution).numpy()
+    keys, triangles = candidate_pairs(frames, resolution, max(truncation, activity) + CULL_SLACK)
+    return nearest(frames, keys, triangles, resolution, truncation, activity)

@@ -24,12 +24,12 @@ _ITEMS = 1 << 24  # culled at a time: 64 bytes of mask an item
 
 
 @triton.jit
-def _column(rows: Any, row: Any, index: Any, live: Any) -> Any:
+def _column(rows, row, index, live):
     return tl.load(rows + row * 37 + index, mask=live, other=0.0)
 
 
 @triton.jit
-def _dot(rows: Any, row: Any, index: Any, live: Any, x: Any, y: Any, z: Any) -> Any:
+def _dot(rows, row, index, live, x, y, z):
     return (
         _column(rows, row, index, live) * x
         + _column(rows, row, index + 1, live) * y
@@ -38,14 +38,14 @@ def _dot(rows: Any, row: Any, index: Any, live: Any, x: Any, y: Any, z: Any) -> 
 
 
 @triton.jit
-def _extent(rows: Any, row: Any, index: Any, live: Any) -> Any:
+def _extent(rows, row, index, live):
     a = tl.abs(_column(rows, row, index, live))
     b = tl.abs(_column(rows, row, index + 1, live))
     return a + b + tl.abs(_column(rows, row, index + 2, live))
 
 
 @triton.jit
-def _edge(rows: Any, row: Any, edge: Any, live: Any, x: Any, y: Any, z: Any, half: Any, reach: Any) -> Any:
+def _edge(rows, row, edge, live, x, y, z, half, reach):
     """Squared in-plane distance to an edge, its signed distance, whether the cube may be within reach of its line."""
     inward = _dot(rows, row, 12 + 3 * edge, live, x, y, z) - _column(rows, row, 25 + edge, live)
     along = _dot(rows, row, 3 + 3 * edge, live, x, y, z) - _column(rows, row, 22 + edge, live)
@@ -55,24 +55,24 @@ def _edge(rows: Any, row: Any, edge: Any, live: Any, x: Any, y: Any, z: Any, hal
 
 
 @triton.jit
-def _box_axis(rows: Any, row: Any, axis: Any, live: Any, centre: Any, half: Any, reach: Any) -> Any:
+def _box_axis(rows, row, axis, live, centre, half, reach):
     above = _column(rows, row, 31 + axis, live) - reach <= centre + half
     return above & (_column(rows, row, 34 + axis, live) + reach >= centre - half)
 
 
 @triton.jit(do_not_specialize=["items", "nodes"])  # else a compilation for each divisibility by 16
 def _cull_kernel(
-    rows_ptr: Any,
-    triangle_ptr: Any,
-    base_ptr: Any,
-    mask_ptr: Any,
-    items: Any,
-    nodes: Any,
-    size: Any,
-    middle: Any,
-    reach: Any,
+    rows_ptr,
+    triangle_ptr,
+    base_ptr,
+    mask_ptr,
+    items,
+    nodes,
+    size,
+    middle,
+    reach,
     ITEMS: tl.constexpr,
-) -> None:
+):
     """mask[item, 16 dx + 4 dy + dz] = whether node base + (dx, dy, dz) may touch the item's triangle (in float64)."""
     item = (tl.program_id(0) * ITEMS + tl.arange(0, ITEMS))[:, None]
     lane = tl.arange(0, 64)[None, :]
@@ -103,7 +103,7 @@ def _cull_kernel(
 
 
 @triton.jit
-def _spread(v: Any) -> Any:
+def _spread(v):
     """Ten bits to every third bit."""
     v = (v | (v << 16)) & 0x30000FF
     v = (v | (v << 8)) & 0x300F00F
@@ -112,7 +112,7 @@ def _spread(v: Any) -> Any:
 
 
 @triton.jit(do_not_specialize=["pairs"])
-def _key_kernel(flat_ptr: Any, base_ptr: Any, key_ptr: Any, pairs: Any, TILE: tl.constexpr) -> None:
+def _key_kernel(flat_ptr, base_ptr, key_ptr, pairs, TILE: tl.constexpr):
     """Morton key of the block of each surviving (item, lane)."""
     pair = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     live = pair < pairs
@@ -127,17 +127,17 @@ def _key_kernel(flat_ptr: Any, base_ptr: Any, key_ptr: Any, pairs: Any, TILE: tl
 
 @triton.jit(do_not_specialize=["pairs"])
 def _constant_kernel(
-    rows_ptr: Any,
-    order_ptr: Any,
-    flat_ptr: Any,
-    triangle_ptr: Any,
-    base_ptr: Any,
-    out_ptr: Any,
-    out_triangle_ptr: Any,
-    pairs: Any,
-    middle: Any,
+    rows_ptr,
+    order_ptr,
+    flat_ptr,
+    triangle_ptr,
+    base_ptr,
+    out_ptr,
+    out_triangle_ptr,
+    pairs,
+    middle,
     TILE: tl.constexpr,
-) -> None:
+):
     """Per pair in sorted order: the triangle, and its terms at the block's centre, rounded from float64."""
     pair = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     live = pair < pairs
@@ -165,7 +165,7 @@ def _constant_kernel(
 
 
 @triton.jit
-def _edge_squared(constants: Any, directions: Any, edge: tl.constexpr, x: Any, y: Any, z: Any) -> Any:
+def _edge_squared(constants, directions, edge: tl.constexpr, x, y, z):
     along = tl.load(directions + 3 + 3 * edge) * x
     along += tl.load(directions + 4 + 3 * edge) * y
     along += tl.load(directions + 5 + 3 * edge) * z
@@ -180,14 +180,14 @@ def _edge_squared(constants: Any, directions: Any, edge: tl.constexpr, x: Any, y
 
 @triton.jit
 def _nearest_kernel(
-    constant_ptr: Any,
-    triangle_ptr: Any,
-    direction_ptr: Any,
-    start_ptr: Any,
-    stop_ptr: Any,
-    squared_ptr: Any,
-    lowest_ptr: Any,
-) -> None:
+    constant_ptr,
+    triangle_ptr,
+    direction_ptr,
+    start_ptr,
+    stop_ptr,
+    squared_ptr,
+    lowest_ptr,
+):
     """Squared distances of a block's 512 voxels to one list of triangles, and their minimum."""
     part = tl.program_id(0).to(tl.int64)
     voxel = tl.arange(0, 512)
@@ -215,8 +215,8 @@ def _nearest_kernel(
 
 @triton.jit
 def _finish_kernel(
-    squared_ptr: Any, block_ptr: Any, part_ptr: Any, out_ptr: Any, inverse_truncation: Any, PARTS: tl.constexpr
-) -> None:
+    squared_ptr, block_ptr, part_ptr, out_ptr, inverse_truncation, PARTS: tl.constexpr
+):
     """min over a block's lists, square root, truncation."""
     row = tl.program_id(0).to(tl.int64)
     block = tl.load(block_ptr + row)
