@@ -28,22 +28,22 @@ STAGES = 5
 
 @triton.jit
 def _convolve_kernel(
-    feats,
-    weight,
-    bias,
-    out,
-    rows_of,
-    table,
-    taps_of,
-    counts,
-    channels,
-    out_channels,
+    feats: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    rows_of: tl.tensor,
+    table: tl.tensor,
+    taps_of: tl.tensor,
+    counts: tl.tensor,
+    channels: tl.tensor,
+    out_channels: tl.tensor,
     HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-):
+) -> None:
     """One (ROWS, COLUMNS) tile of the output; one step is one tap and DEPTH input channels."""
     tile = tl.program_id(0)
     slot = tile * ROWS + tl.arange(0, ROWS)
@@ -79,20 +79,20 @@ def _convolve_kernel(
 
 @triton.jit
 def _partial_gradient_kernel(
-    feats,
-    grad,
-    partial,
-    targets,
-    sources,
-    starts,
-    ends,
-    channels,
-    out_channels,
+    feats: tl.tensor,
+    grad: tl.tensor,
+    partial: tl.tensor,
+    targets: tl.tensor,
+    sources: tl.tensor,
+    starts: tl.tensor,
+    ends: tl.tensor,
+    channels: tl.tensor,
+    out_channels: tl.tensor,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-):
+) -> None:
     """One (ROWS of C, COLUMNS of C') tile of one chunk's sum; one step is DEPTH pairs."""
     chunk = tl.program_id(0)
     channel = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -125,7 +125,7 @@ def _partial_gradient_kernel(
 
 
 @triton.jit
-def _sum_kernel(partial, total, bounds, size, BLOCK: tl.constexpr):
+def _sum_kernel(partial: tl.tensor, total: tl.tensor, bounds: tl.tensor, size: tl.tensor, BLOCK: tl.constexpr) -> None:
     """total[tap] = sum of the partial sums bounds[tap] : bounds[tap + 1], in that order."""
     tap = tl.program_id(1)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -203,7 +203,7 @@ def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str)
     return total
 
 
-def _chunks(bounds: list[int], device: torch.device):
+def _chunks(bounds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Starts and ends of the chunks, each within one tap, and the 28 bounds of the taps' chunks; int32."""
     length = max(SHORTEST_CHUNK, -(-bounds[-1] // CHUNKS))
     starts: list[int] = []
@@ -218,6 +218,6 @@ def _chunks(bounds: list[int], device: torch.device):
     return packed[:count], packed[count : 2 * count], packed[2 * count :]
 
 
-def _block(size, most) -> int:
+def _block(size: int, most: int) -> int:
     """The power of two that covers `size`, from 16 (the least that a matrix unit takes) to `most`."""
     return min(most, max(16, triton.next_power_of_2(size)))

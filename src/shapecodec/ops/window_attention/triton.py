@@ -21,29 +21,29 @@ BLOCK = 64  # rows of a tile; windows of a surface hold 50 to 130 rows
 
 
 @triton.jit
-def _load_rows(base, rows, inside, stride, D: tl.constexpr) -> tl.tensor:
+def _load_rows(base: tl.tensor, rows: tl.tensor, inside: tl.tensor, stride: tl.tensor, D: tl.constexpr) -> tl.tensor:
     """(ROWS, D) of one head; rows outside are zero. Rows are int64: rows * stride passes 2^31 from 2.8M rows on."""
     return tl.load(base + rows[:, None] * stride + tl.arange(0, D)[None, :], mask=inside[:, None], other=0.0)
 
 
 @triton.jit
 def _forward_kernel(
-    q,
-    k,
-    v,
-    out,
-    lse,
-    order,
-    offsets,
-    stride_q,
-    stride_k,
-    stride_v,
-    heads,
-    scale,
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    out: tl.tensor,
+    lse: tl.tensor,
+    order: tl.tensor,
+    offsets: tl.tensor,
+    stride_q: tl.tensor,
+    stride_k: tl.tensor,
+    stride_v: tl.tensor,
+    heads: tl.tensor,
+    scale: tl.tensor,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+) -> None:
     """One tile of queries of one window and head; `lse` keeps log2 of the denominator, `scale` holds log2(e)."""
     window = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
@@ -85,26 +85,26 @@ def _forward_kernel(
 
 @triton.jit
 def _query_gradient_kernel(
-    q,
-    k,
-    v,
-    out,
-    grad,
-    lse,
-    delta,
-    grad_q,
-    order,
-    offsets,
-    stride_q,
-    stride_k,
-    stride_v,
-    heads,
-    scale,
-    natural_scale,
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    out: tl.tensor,
+    grad: tl.tensor,
+    lse: tl.tensor,
+    delta: tl.tensor,
+    grad_q: tl.tensor,
+    order: tl.tensor,
+    offsets: tl.tensor,
+    stride_q: tl.tensor,
+    stride_k: tl.tensor,
+    stride_v: tl.tensor,
+    heads: tl.tensor,
+    scale: tl.tensor,
+    natural_scale: tl.tensor,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+) -> None:
     """Gradient of one tile of queries; also writes delta = sum(grad * out) of each row for the kernel over keys."""
     window = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
@@ -142,26 +142,26 @@ def _query_gradient_kernel(
 
 @triton.jit
 def _key_gradient_kernel(
-    q,
-    k,
-    v,
-    grad,
-    lse,
-    delta,
-    grad_k,
-    grad_v,
-    order,
-    offsets,
-    stride_q,
-    stride_k,
-    stride_v,
-    heads,
-    scale,
-    natural_scale,
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    grad: tl.tensor,
+    lse: tl.tensor,
+    delta: tl.tensor,
+    grad_k: tl.tensor,
+    grad_v: tl.tensor,
+    order: tl.tensor,
+    offsets: tl.tensor,
+    stride_q: tl.tensor,
+    stride_k: tl.tensor,
+    stride_v: tl.tensor,
+    heads: tl.tensor,
+    scale: tl.tensor,
+    natural_scale: tl.tensor,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+) -> None:
     """Gradients of one tile of keys and values; everything is transposed: keys are rows, queries columns."""
     window = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
