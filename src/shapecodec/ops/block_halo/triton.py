@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -15,11 +13,11 @@ SUM, MEAN, DIVIDE = 0, 1, 2
 
 @triton.jit(do_not_specialize=["count"])  # else a compilation for each divisibility by 16
 def _gather_kernel(
-    values: Any,
-    neighbours: Any,
-    out: Any,
-    count: Any,
-    fill: Any,
+    values: tl.tensor,
+    neighbours: tl.tensor,
+    out: tl.tensor,
+    count: tl.tensor,
+    fill: tl.tensor,
     PAD: tl.constexpr,
     LANES: tl.constexpr,
     BLOCKS: tl.constexpr,
@@ -42,10 +40,10 @@ def _gather_kernel(
 
 @triton.jit(do_not_specialize=["count"])
 def _collect_kernel(
-    values: Any,
-    neighbours: Any,
-    out: Any,
-    count: Any,
+    values: tl.tensor,
+    neighbours: tl.tensor,
+    out: tl.tensor,
+    count: tl.tensor,
     PAD: tl.constexpr,
     MODE: tl.constexpr,
     BLOCKS: tl.constexpr,

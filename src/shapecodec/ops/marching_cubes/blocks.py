@@ -49,7 +49,7 @@ class CellBlocks:
 def cell_blocks(values: Tensor, grid: SparseGrid, level: Level) -> CellBlocks:
     """The grid's blocks, then the absent ones in which cells are crossed, in Morton order."""
     offsets = torch.cartesian_prod(*[torch.arange(2, device=grid.device)] * 3).int()
-    taps = offsets @ torch.tensor([9, 3, 1], dtype=torch.int32).to(grid.device)
+    taps = (offsets * offsets.new_tensor([9, 3, 1])).sum(1)  # integer products do not run on CUDA
     neighbours = grid.neighbours()
     absent = neighbours[:, (13 - taps).long()] < 0
     wanted = (absent & _differs_at_low_border(values, level)).nonzero()

@@ -7,7 +7,6 @@ bits), 0.5 GB at 2048^3. The rest is read and written once: the floor is the byt
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import torch
 import triton
@@ -20,7 +19,14 @@ from shapecodec.ops.marching_cubes.tables import tables
 
 
 @triton.jit
-def _locate(upper: Any, block: Any, x: Any, y: Any, z: Any, live: Any) -> Any:
+def _locate(
+    upper: tl.tensor,
+    block: tl.tensor,
+    x: tl.tensor,
+    y: tl.tensor,
+    z: tl.tensor,
+    live: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor]:
     """Row (int64, -1 if absent) of the block that holds place (x, y, z) in 0..8 of `block`, and the voxel in it."""
     tap = (x // 8) * 4 + (y // 8) * 2 + z // 8
     row = tl.load(upper + block * 8 + tap, mask=live, other=-1).to(tl.int64)
@@ -29,17 +35,17 @@ def _locate(upper: Any, block: Any, x: Any, y: Any, z: Any, live: Any) -> Any:
 
 @triton.jit(do_not_specialize=["count", "known"])  # else a compilation for each divisibility by 16
 def _classify(
-    values: Any,
-    upper: Any,
-    triangle_counts: Any,
-    cases: Any,
-    packed: Any,
-    vertex_totals: Any,
-    triangle_totals: Any,
-    count: Any,
-    known: Any,
-    threshold: Any,
-    fill: Any,
+    values: tl.tensor,
+    upper: tl.tensor,
+    triangle_counts: tl.tensor,
+    cases: tl.tensor,
+    packed: tl.tensor,
+    vertex_totals: tl.tensor,
+    triangle_totals: tl.tensor,
+    count: tl.tensor,
+    known: tl.tensor,
+    threshold: tl.tensor,
+    fill: tl.tensor,
     BELOW: tl.constexpr,
     BLOCKS: tl.constexpr,
 ) -> None:
@@ -72,18 +78,18 @@ def _classify(
 
 @triton.jit(do_not_specialize=["count", "known", "half"])
 def _write_vertices(
-    values: Any,
-    coords: Any,
-    upper: Any,
-    packed: Any,
-    vertex_starts: Any,
-    out: Any,
-    count: Any,
-    known: Any,
-    half: Any,
-    inverse: Any,
-    threshold: Any,
-    fill: Any,
+    values: tl.tensor,
+    coords: tl.tensor,
+    upper: tl.tensor,
+    packed: tl.tensor,
+    vertex_starts: tl.tensor,
+    out: tl.tensor,
+    count: tl.tensor,
+    known: tl.tensor,
+    half: tl.tensor,
+    inverse: tl.tensor,
+    threshold: tl.tensor,
+    fill: tl.tensor,
     MARGIN: tl.constexpr,
     BLOCKS: tl.constexpr,
 ) -> None:
@@ -114,15 +120,15 @@ def _write_vertices(
 
 @triton.jit(do_not_specialize=["count"])
 def _write_faces(
-    upper: Any,
-    triangle_table: Any,
-    triangle_counts: Any,
-    cases: Any,
-    packed: Any,
-    vertex_starts: Any,
-    triangle_starts: Any,
-    out: Any,
-    count: Any,
+    upper: tl.tensor,
+    triangle_table: tl.tensor,
+    triangle_counts: tl.tensor,
+    cases: tl.tensor,
+    packed: tl.tensor,
+    vertex_starts: tl.tensor,
+    triangle_starts: tl.tensor,
+    out: tl.tensor,
+    count: tl.tensor,
     BLOCKS: tl.constexpr,
 ) -> None:
     block = (tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS))[:, None]
