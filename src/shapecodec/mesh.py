@@ -93,14 +93,13 @@ class Mesh:
                 where=self.name,
                 hint=f"scale it to between {_LEAST:g} and {_MOST:g}.",
             )
-        if not any(bool((self._double_area(piece) > 0).any()) for piece in faces.split(_PIECE)):
+        if not any(bool(self._cross(piece).any()) for piece in faces.split(_PIECE)):
             raise BadMesh(f"all {len(faces):,} faces are degenerate (zero area).", where=self.name)
 
-    def _double_area(self, faces: Tensor) -> Tensor:
-        """(F,) float64 twice the area; the float64 products of float32 differences cannot underflow to zero here."""
+    def _cross(self, faces: Tensor) -> Tensor:
+        """(F, 3) float64 cross products of two edges; their norm squares an area, which leaves float32 below 1e-19."""
         corners = self.vertices[faces].double()
-        edge_a, edge_b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-        return torch.linalg.cross(edge_a, edge_b).norm(dim=1)
+        return torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
     @classmethod
     def from_arrays(cls, vertices: np.ndarray, faces: np.ndarray, name: str = "mesh") -> Mesh:
@@ -153,14 +152,12 @@ class Mesh:
 
     def face_areas(self) -> Tensor:
         """(F,) float32 areas in squared units of the vertices."""
-        corners = self.vertices[self.faces]
-        return torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1) / 2
+        return torch.cat([self._cross(piece).norm(dim=1).float() / 2 for piece in self.faces.split(_PIECE)])
 
     def face_normals(self) -> Tensor:
         """(F, 3) float32 unit normals, counter-clockwise outward; zero for degenerate faces."""
-        corners = self.vertices[self.faces]
-        normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        return torch.nn.functional.normalize(normals, dim=1, eps=1e-30)
+        pieces = (self._cross(piece) for piece in self.faces.split(_PIECE))
+        return torch.cat([torch.nn.functional.normalize(piece, dim=1, eps=1e-300).float() for piece in pieces])
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Points uniform by area: (count, 3) float32 positions and (count,) int64 faces that they lie on."""

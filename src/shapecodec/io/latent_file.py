@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import lzma
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def save_latents(latents: Latents, path: str | Path, *, bits: int = 8) -> int:
         "batch": latents.batch_size,
         "frames": [[*frame.centre, frame.scale] for frame in latents.frames],
         "levels": levels,
+        "crc32": {name: zlib.crc32(np.ascontiguousarray(tensor).data) for name, tensor in tensors.items()},
     }
     data = save(tensors, {"shapecodec": json.dumps(header, separators=(",", ":"))})
     with atomic_file(path) as file:
@@ -89,7 +91,7 @@ def load_latents(path: str | Path) -> Latents:
         raise BadLatents(what, where=str(path), hint="write it again with `shapecodec encode`.") from error
     except BadLatents as error:
         raise BadLatents(error.what, where=str(path), hint=error.hint) from error
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, UserError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, UserError) as error:
         # The header is JSON of any shape; what does not fit surfaces as one of these.
         what = f"the latent file is inconsistent ({type(error).__name__}: {error})."[:300]
         raise BadLatents(what, where=str(path), hint="write it again with `shapecodec encode`.") from error
@@ -109,10 +111,10 @@ def _read(file: Any) -> Latents:
     frames = tuple(_frame(values) for values in header["frames"])
     if len(frames) not in (0, batch):
         raise BadLatents(f"{len(frames)} frames for {batch} shapes.")
-    names = set[str]()
-    levels = tuple(_unpack_level(file, f"{number}.", entry, batch, names) for number, entry in enumerate(entries))
-    if names != set(file.keys()):
-        raise BadLatents(f"unknown tensors: {sorted(set(file.keys()) - names)[:5]}.")
+    tensors = _Tensors(file, header["crc32"], set())
+    levels = tuple(_unpack_level(tensors, f"{number}.", entry, batch) for number, entry in enumerate(entries))
+    if tensors.read != set(file.keys()):
+        raise BadLatents(f"unknown tensors: {sorted(set(file.keys()) - tensors.read)[:5]}.")
     resolution = _whole(header["resolution"], 1 << 20)
     return Latents(levels, resolution, str(header["codec"]), str(header["codec_hash"]), frames)
 
@@ -158,12 +160,40 @@ class _Packing:
             plain = machine.decompress(data, max_length=size + 1)
         except lzma.LZMAError as error:
             raise BadLatents(f"a compressed stream is damaged ({error}).") from error
-        if len(plain) != size:
-            raise BadLatents(f"a compressed stream holds {len(plain):,} bytes or more, not {size:,}.")
+        if len(plain) != size or not machine.eof or machine.unused_data:
+            raise BadLatents(f"a compressed stream does not hold {size:,} bytes.")
         return plain
 
 
 _OCTREE, _FEATS = _Packing(lp=0), _Packing(lp=4)
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """The tensors of a file, each checked against the header before and against its checksum after it is read."""
+
+    file: Any
+    checksums: dict[str, int]
+    read: set[str]
+
+    def array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A tensor of the expected type and shape."""
+        view = self.file.get_slice(name)
+        if view.get_dtype() != dtype or tuple(view.get_shape()) != shape:
+            raise BadLatents(f"tensor '{name}' is {view.get_dtype()} {view.get_shape()}, not {dtype} {list(shape)}.")
+        self.read.add(name)
+        array = np.ascontiguousarray(self.file.get_tensor(name))
+        if zlib.crc32(array.data) != self.checksums[name]:
+            raise BadLatents(f"tensor '{name}' is damaged: its checksum does not fit.")
+        return array
+
+    def bytes(self, name: str, how: str, packing: _Packing, plain: int, full: int) -> bytes:
+        """A byte tensor stored `plain` bytes long as it is, or compressed from `full` bytes."""
+        if how not in ("plain", "lzma"):
+            raise BadLatents(f"tensor '{name}' is encoded as '{how}', which is not known.")
+        stored = plain if how == "plain" else _whole(self.file.get_slice(name).get_shape()[0], _MAX_BYTES)
+        data = self.array(name, "U8", (stored,)).tobytes()
+        return data if how == "plain" else packing.unpack(data, full)
 
 
 def _pack_level(level: Level, bits: int, prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -196,26 +226,26 @@ def _pack_level(level: Level, bits: int, prefix: str, tensors: dict[str, np.ndar
     return entry
 
 
-def _unpack_level(file: Any, prefix: str, entry: dict[str, Any], batch: int, names: set[str]) -> Level:
+def _unpack_level(tensors: _Tensors, prefix: str, entry: dict[str, Any], batch: int) -> Level:
     tokens, channels = _whole(entry["tokens"], 1 << 33), _whole(entry["channels"], 1 << 16)
     bits = entry["bits"]
     if bits not in BITS or channels < 1 or tokens * channels * 4 > _MAX_BYTES:
         raise BadLatents(f"{tokens:,} tokens of {channels:,} channels at {bits} bits are not offered.")
     resolution, coords = entry["resolution"], None
     if resolution is None:
-        offsets = torch.from_numpy(_array(file, prefix + "offsets", names, "I64", (batch + 1,)))
+        offsets = torch.from_numpy(tensors.array(prefix + "offsets", "I64", (batch + 1,)))
         if int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
             raise BadLatents("the offsets do not ascend from 0.")
     else:
         side, size = _whole(resolution, 1 << 20), _whole(entry["octree_bytes"], batch + 21 * tokens)
-        data = _bytes(file, prefix + "octree", names, entry["octree"], _OCTREE, size, size)
+        data = tensors.bytes(prefix + "octree", entry["octree"], _OCTREE, size, size)
         coords, offsets = octree_decode(data, batch, max(side, 1))
     if int(offsets[-1]) != tokens:
         raise BadLatents(f"the header promises {tokens:,} tokens, the coordinates or offsets {int(offsets[-1]):,}.")
     kind = np.dtype({6: "u1", 8: "u1", 16: "<u2", 32: "<f4"}[bits])
     plain = (tokens * channels * bits + 7) // 8
     full = tokens * channels * kind.itemsize
-    data = _bytes(file, prefix + "feats", names, entry["feats"], _FEATS, plain, full)
+    data = tensors.bytes(prefix + "feats", entry["feats"], _FEATS, plain, full)
     if entry["feats"] == "lzma":
         values = np.frombuffer(data, np.uint8).reshape(kind.itemsize, -1).T.copy().view(kind)
     else:
@@ -226,8 +256,8 @@ def _unpack_level(file: Any, prefix: str, entry: dict[str, Any], batch: int, nam
     if bits == 32:
         feats = torch.from_numpy(values.astype(np.float32))
     else:
-        low = torch.from_numpy(_array(file, prefix + "low", names, "F32", (batch, channels)))
-        step = torch.from_numpy(_array(file, prefix + "step", names, "F32", (batch, channels)))
+        low = torch.from_numpy(tensors.array(prefix + "low", "F32", (batch, channels)))
+        step = torch.from_numpy(tensors.array(prefix + "step", "F32", (batch, channels)))
         feats = _dequantise_shapes(torch.from_numpy(values.astype(np.int32)), low, step, offsets)
     if not bool(torch.isfinite(feats).all()):
         raise BadLatents("the features are NaN or infinite.")
@@ -237,28 +267,6 @@ def _unpack_level(file: Any, prefix: str, entry: dict[str, Any], batch: int, nam
 def _dequantise_shapes(codes: Tensor, low: Tensor, step: Tensor, offsets: Tensor) -> Tensor:
     shapes = codes.split(offsets.diff().tolist())
     return torch.cat([dequantise(shape, low[i], step[i]) for i, shape in enumerate(shapes)])
-
-
-def _array(file: Any, name: str, names: set[str], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor whose type and shape the file's header states as expected; checked before it is read."""
-    names.add(name)
-    view = file.get_slice(name)
-    if view.get_dtype() != dtype or tuple(view.get_shape()) != shape:
-        raise BadLatents(f"tensor '{name}' is {view.get_dtype()} {view.get_shape()}, not {dtype} {list(shape)}.")
-    return file.get_tensor(name)
-
-
-def _bytes(file: Any, name: str, names: set[str], how: str, packing: _Packing, plain: int, full: int) -> bytes:
-    """A byte tensor stored `plain` bytes long as it is, or compressed from `full` bytes."""
-    names.add(name)
-    view = file.get_slice(name)
-    stored = view.get_shape()
-    if view.get_dtype() != "U8" or len(stored) != 1 or how not in ("plain", "lzma"):
-        raise BadLatents(f"tensor '{name}' is {view.get_dtype()} {stored}, encoded as '{how}'.")
-    if how == "plain" and stored[0] != plain:
-        raise BadLatents(f"tensor '{name}' has {stored[0]:,} bytes, not {plain:,}.")
-    data = file.get_tensor(name).tobytes()
-    return data if how == "plain" else packing.unpack(data, full)
 
 
 def _planes(values: np.ndarray) -> bytes:
