@@ -107,20 +107,25 @@ def test_head_twin():
     compare_twins(relu_head, [torch.randn(s, generator=generator) for s in ((3, 5, 5, 5, 16), (16,), ())])
 
 
-@pytest.mark.parametrize("size", [3, 5])
-def test_field_convolution_twin(size):
+def field_tensors(cubes, size, channels):
     generator = torch.Generator().manual_seed(size)
-    field, stencils = torch.rand(2, size, size, size, generator=generator), torch.randn(2, 64, 16, generator=generator)
-    compare_twins(field_conv, [stencils], data=[field])
+    return torch.rand(cubes, size, size, size, generator=generator), [
+        torch.randn(cubes, 27, channels, generator=generator) for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_field_convolution_twin(size):
+    field, stencils = field_tensors(2, size, 16)
+    compare_twins(field_conv, stencils, data=[field])
 
 
 def test_field_convolution_is_a_convolution_of_field_and_indicator():
     field, kernel = torch.rand(2, 4, 4, 4), torch.randn(3, 2, 27)
-    stencils = torch.zeros(2, 64, 3)
-    stencils[:, :27], stencils[:, 32:59] = kernel[:, 0].T, kernel[:, 1].T
     channels = torch.stack([field, torch.ones_like(field)], 1)
     wanted = F.conv3d(channels, kernel.view(3, 2, 3, 3, 3), padding=1).movedim(1, -1)
-    torch.testing.assert_close(field_conv(field, stencils), wanted)
+    got = field_conv(field, kernel[:, 0].T.expand(2, 27, 3), kernel[:, 1].T.expand(2, 27, 3))
+    torch.testing.assert_close(got, wanted)
 
 
 @pytest.mark.gpu
@@ -155,8 +160,8 @@ def test_norm_pool_head_and_stem_twins_in_bf16():
         compare_twins(norm, [x, *affine], device="cuda", dtype=torch.bfloat16, tolerance=1e-2)
         if size > 1:
             compare_twins(relu_max_pool, [x], device="cuda", dtype=torch.bfloat16, tolerance=1e-6)
-    field, stencils = torch.rand(37, 12, 12, 12, generator=generator), torch.randn(37, 64, 32, generator=generator)
-    compare_twins(field_conv, [stencils], data=[field], device="cuda", tolerance=1e-5)
+    field, stencils = field_tensors(37, 12, 32)
+    compare_twins(field_conv, stencils, data=[field], device="cuda", tolerance=1e-5)
 
 
 def test_adjoint_weight_is_an_involution():

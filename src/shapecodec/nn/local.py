@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from shapecodec.ops.block_conv import block_conv, block_conv_up
 from shapecodec.ops.block_norm import EPS, relu_group_norm, relu_head, relu_max_pool
-from shapecodec.ops.field_conv import STENCIL_ROWS, field_conv
+from shapecodec.ops.field_conv import field_conv
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -76,8 +76,8 @@ class _FirstLayer(_EncoderLayer):
         self.stem_weight = nn.Parameter(torch.randn(channels))
         self.stem_bias = nn.Parameter(torch.zeros(channels))
 
-    def stencils(self, field: Tensor) -> Tensor:
-        """(L, 64, C): projection, normalisation, pointwise map and convolution of each cube as one stencil."""
+    def stencils(self, field: Tensor) -> tuple[Tensor, Tensor]:
+        """(L, 27, C) twice, on the field and on its cube: projection, normalisation, pointwise map and convolution in one."""
         groups, channels = self.norm1.groups, len(self.stem_weight)
         mean, square = field.flatten(1).mean(1), field.flatten(1).square().mean(1)  # (L,)
         w, b = self.stem_weight.view(groups, -1), self.stem_bias.view(groups, -1)
@@ -88,16 +88,15 @@ class _FirstLayer(_EncoderLayer):
         slope = gain * self.stem_weight
         offset = gain * (self.stem_bias - group_mean.repeat_interleave(channels // groups, 1)) + self.norm1.bias
         kernel = torch.einsum("omxyz,mc->cxyzo", self.conv1.weight, self.mix).reshape(channels, -1)  # (C, 27 * C')
-        taps = (torch.cat([slope, offset]) @ kernel).view(2, len(field), 27, -1)
-        on_field, on_inside = F.pad(taps, (0, 0, 0, STENCIL_ROWS // 2 - 27))
-        centre = F.one_hot(torch.tensor(13, device=field.device), STENCIL_ROWS // 2)[:, None] * self.conv1.bias
-        return torch.cat([on_field, on_inside + centre], 1)
+        on_field, on_inside = (torch.cat([slope, offset]) @ kernel).view(2, len(field), 27, -1)
+        centre = F.one_hot(torch.tensor(13, device=field.device), 27)[:, None]  # always inside: carries the bias
+        return on_field, on_inside + centre * self.conv1.bias
 
     def forward(self, field: Tensor) -> Tensor:
         dtype = compute_dtype(field)
         with torch.autocast(field.device.type, enabled=False):
-            stencils = self.stencils(field.float())
-        return self.conv2(self.norm2(field_conv(field.float(), stencils, dtype=dtype)))
+            on_field, on_inside = self.stencils(field.float())
+        return self.conv2(self.norm2(field_conv(field.float(), on_field, on_inside, dtype=dtype)))
 
 
 class LocalEncoder(nn.Module):

@@ -23,10 +23,10 @@ SPLITS = 64  # partial sums of a weight gradient, added in a fixed order
 
 @triton.jit
 def _gather_rows(
-    rows, live, px, py, tap, kk,
+    rows: tl.tensor, live: tl.tensor, px: tl.tensor, py: tl.tensor, tap: tl.tensor, kk: tl.tensor,
     S: tl.constexpr, C: tl.constexpr, R: tl.constexpr, NZB: tl.constexpr, TX: tl.constexpr, STRIDE: tl.constexpr,
     FIRST: tl.constexpr, ZSTEP: tl.constexpr, ZFIRST: tl.constexpr,
-):  # fmt: skip
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
     """Element offsets (BM, BK) of one tap's window, and which of them lie inside the cube."""
     zb = rows % NZB
     oy = (rows // NZB) % R
@@ -43,8 +43,15 @@ def _gather_rows(
 
 @triton.jit
 def _out_offsets(
-    rows, px, py, n, R: tl.constexpr, NZB: tl.constexpr, PAR: tl.constexpr, N: tl.constexpr
-):
+    rows: tl.tensor,
+    px: tl.tensor,
+    py: tl.tensor,
+    n: tl.tensor,
+    R: tl.constexpr,
+    NZB: tl.constexpr,
+    PAR: tl.constexpr,
+    N: tl.constexpr,
+) -> tl.tensor:
     zb = rows % NZB
     oy = (rows // NZB) % R
     ox = (rows // (NZB * R)) % R
@@ -55,11 +62,11 @@ def _out_offsets(
 
 @triton.jit
 def _forward(
-    x, w, bias, y, count,
+    x: tl.tensor, w: tl.tensor, bias: tl.tensor, y: tl.tensor, count: tl.tensor,
     S: tl.constexpr, C: tl.constexpr, R: tl.constexpr, NZB: tl.constexpr, PAR: tl.constexpr, TX: tl.constexpr,
     STRIDE: tl.constexpr, FIRST: tl.constexpr, ZSTEP: tl.constexpr, ZFIRST: tl.constexpr, K: tl.constexpr, N: tl.constexpr,
     CO: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     parity = tl.program_id(2)
     px = parity // PAR
     py = parity % PAR
@@ -83,11 +90,11 @@ def _forward(
 
 @triton.jit
 def _weight_gradient(
-    x, dy, partial, count, per_split,
+    x: tl.tensor, dy: tl.tensor, partial: tl.tensor, count: tl.tensor, per_split: tl.tensor,
     S: tl.constexpr, C: tl.constexpr, R: tl.constexpr, NZB: tl.constexpr, PAR: tl.constexpr, TX: tl.constexpr,
     STRIDE: tl.constexpr, FIRST: tl.constexpr, ZSTEP: tl.constexpr, ZFIRST: tl.constexpr, K: tl.constexpr, N: tl.constexpr,
     PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     tile = tl.program_id(0)  # taps vary fastest, so that programs in flight share their rows in the L2
     tap = tile % (TX * TX)
     parity = (tile // (TX * TX)) % (PAR * PAR)
@@ -183,7 +190,8 @@ class _BandedConv(torch.autograd.Function):
         dy = dy.contiguous()
         dx = band_product(dy, adjoint, None, ctx.adjoint_band) if ctx.needs_input_grad[0] else None
         banded = band_weight_gradient(x, dy, ctx.band).to(x.dtype) if ctx.needs_input_grad[1] else None
-        bias = dy.flatten(0, 3).sum(0, dtype=torch.float32).to(dy.dtype) if ctx.needs_input_grad[3] else None
+        # as a product: torch's sum over the rows of a narrow bf16 matrix runs at a fifth of the bandwidth
+        bias = (dy.new_ones(1, dy.shape[:4].numel()) @ dy.flatten(0, 3))[0] if ctx.needs_input_grad[3] else None
         return dx, banded, None, bias, None, None
 
 

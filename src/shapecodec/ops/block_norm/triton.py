@@ -13,19 +13,30 @@ TILE = 4096  # elements a program holds at a time
 
 
 @triton.jit
-def _spread(per_group, G: tl.constexpr, C: tl.constexpr):
+def _spread(per_group: tl.tensor, G: tl.constexpr, C: tl.constexpr) -> tl.tensor:
     return tl.reshape(tl.broadcast_to(per_group[:, None], (G, C // G)), (C,))
 
 
 @triton.jit
-def _group_mean(per_channel, G: tl.constexpr, C: tl.constexpr, V: tl.constexpr):
+def _group_mean(per_channel: tl.tensor, G: tl.constexpr, C: tl.constexpr, V: tl.constexpr) -> tl.tensor:
     return tl.sum(tl.reshape(per_channel, (G, C // G)), 1) / (V * (C // G))
 
 
 @triton.jit
 def _norm_forward(
-    x, weight, bias, y, mean, rstd, eps, V: tl.constexpr, C: tl.constexpr, G: tl.constexpr, RELU: tl.constexpr, BV: tl.constexpr
-):
+    x: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    y: tl.tensor,
+    mean: tl.tensor,
+    rstd: tl.tensor,
+    eps: tl.tensor,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    G: tl.constexpr,
+    RELU: tl.constexpr,
+    BV: tl.constexpr,
+) -> None:
     cube = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, C)
     total = tl.zeros((C,), tl.float32)
@@ -57,9 +68,9 @@ def _norm_forward(
 
 @triton.jit
 def _norm_backward(
-    x, dy, weight, mean, rstd, dx, dweight, dbias,
+    x: tl.tensor, dy: tl.tensor, weight: tl.tensor, mean: tl.tensor, rstd: tl.tensor, dx: tl.tensor, dweight: tl.tensor, dbias: tl.tensor,
     V: tl.constexpr, C: tl.constexpr, G: tl.constexpr, RELU: tl.constexpr, BV: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     cube = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, C)
     g = tl.arange(0, G)
@@ -98,9 +109,7 @@ def _norm_backward(
 
 class _ReluGroupNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool) -> Tensor:
         voxels, channels = x.shape[1] ** 3, x.shape[-1]
         y = torch.empty_like(x)
         mean = torch.zeros(len(x), groups, device=x.device)
@@ -133,7 +142,9 @@ def relu_group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
 
 
 @triton.jit
-def _corner(tile, corner: tl.constexpr, count, S: tl.constexpr, H: tl.constexpr, C: tl.constexpr):
+def _corner(
+    tile: tl.tensor, corner: tl.constexpr, count: tl.tensor, S: tl.constexpr, H: tl.constexpr, C: tl.constexpr
+) -> tl.tensor:
     """Element offset, in the input, of one of the eight voxels that pool into each output element."""
     c = tile % C
     z = (tile // C) % H
@@ -144,7 +155,16 @@ def _corner(tile, corner: tl.constexpr, count, S: tl.constexpr, H: tl.constexpr,
 
 
 @triton.jit
-def _pool_forward(x, y, which, count, S: tl.constexpr, H: tl.constexpr, C: tl.constexpr, B: tl.constexpr):
+def _pool_forward(
+    x: tl.tensor,
+    y: tl.tensor,
+    which: tl.tensor,
+    count: tl.tensor,
+    S: tl.constexpr,
+    H: tl.constexpr,
+    C: tl.constexpr,
+    B: tl.constexpr,
+) -> None:
     tile = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     live = tile < count
     best = tl.zeros((B,), tl.float32)  # relu: nothing below zero wins
@@ -158,7 +178,16 @@ def _pool_forward(x, y, which, count, S: tl.constexpr, H: tl.constexpr, C: tl.co
 
 
 @triton.jit
-def _pool_backward(dy, which, dx, count, S: tl.constexpr, H: tl.constexpr, C: tl.constexpr, B: tl.constexpr):
+def _pool_backward(
+    dy: tl.tensor,
+    which: tl.tensor,
+    dx: tl.tensor,
+    count: tl.tensor,
+    S: tl.constexpr,
+    H: tl.constexpr,
+    C: tl.constexpr,
+    B: tl.constexpr,
+) -> None:
     tile = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     live = tile < count
     grad = tl.load(dy + tile, mask=live, other=0.0)
@@ -188,9 +217,7 @@ class _ReluMaxPool(torch.autograd.Function):
         dx = dy.new_zeros(ctx.shape)  # an odd last plane gets nothing
         if dy.numel():
             grid = (triton.cdiv(dy.numel(), 1024),)
-            _pool_backward[grid](
-                dy.contiguous(), which, dx, dy.numel(), S=size, H=size // 2, C=ctx.shape[-1], B=1024
-            )
+            _pool_backward[grid](dy.contiguous(), which, dx, dy.numel(), S=size, H=size // 2, C=ctx.shape[-1], B=1024)
         return dx
 
 
@@ -200,7 +227,9 @@ def relu_max_pool(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def _head_forward(x, weight, bias, out, count, C: tl.constexpr, B: tl.constexpr):
+def _head_forward(
+    x: tl.tensor, weight: tl.tensor, bias: tl.tensor, out: tl.tensor, count: tl.tensor, C: tl.constexpr, B: tl.constexpr
+) -> None:
     v = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     c = tl.arange(0, C)
     value = tl.load(x + v[:, None] * C + c[None, :], mask=(v < count)[:, None], other=0.0).to(tl.float32)
@@ -209,7 +238,16 @@ def _head_forward(x, weight, bias, out, count, C: tl.constexpr, B: tl.constexpr)
 
 
 @triton.jit
-def _head_backward(x, weight, dout, dx, partial, count, C: tl.constexpr, B: tl.constexpr):
+def _head_backward(
+    x: tl.tensor,
+    weight: tl.tensor,
+    dout: tl.tensor,
+    dx: tl.tensor,
+    partial: tl.tensor,
+    count: tl.tensor,
+    C: tl.constexpr,
+    B: tl.constexpr,
+) -> None:
     v = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     c = tl.arange(0, C)
     here = v[:, None] * C + c[None, :]

@@ -7,33 +7,39 @@ the cube (zero padding cuts both), 16 times less arithmetic than convolving C ch
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from shapecodec.errors import BadArgument
 from shapecodec.ops.dispatch import choose
 from shapecodec.ops.field_conv import reference
 
-__all__ = ["STENCIL_ROWS", "field_conv"]
+__all__ = ["field_conv"]
 
 BACKENDS = ("reference", "triton")
-STENCIL_ROWS = 64  # 0..26 act on the field, 32..58 on the indicator, in neighbour-tap order; the others are not used
 
 
-def field_conv(field: Tensor, stencils: Tensor, *, dtype: object = None, backend: str = "auto") -> Tensor:
-    """out[l, v, o] = sum_t stencils[l, t, o] * field[l, v + t] + stencils[l, 32 + t, o] * [v + t inside the cube].
+def field_conv(
+    field: Tensor, on_field: Tensor, on_inside: Tensor, *, dtype: torch.dtype = torch.float32, backend: str = "auto"
+) -> Tensor:
+    """out[l, v, o] = sum_t on_field[l, t, o] * field[l, v + t] + on_inside[l, t, o] * [v + t inside the cube].
 
     Args:
-        field: (L, S, S, S) float32, data: no gradient.
-        stencils: (L, 64, C') float32.
-        dtype: of the output; None means float32.
+        field: (L, S, S, S) float32, S >= 2; data, so no gradient.
+        on_field, on_inside: (L, 27, C') float32 in the order of `grid.neighbour_taps`.
+        dtype: of the output.
 
     Returns:
-        (L, S, S, S, C'). Differentiable in `stencils`.
+        (L, S, S, S, C'). Differentiable in both stencils; sums in float32.
     """
-    if field.ndim != 4 or stencils.ndim != 3 or stencils.shape[:2] != (len(field), STENCIL_ROWS):
-        raise BadArgument(f"field {tuple(field.shape)} and stencils {tuple(stencils.shape)} do not fit.", where="field_conv")
+    stencil = (len(field), 27, on_field.shape[-1])
+    if field.ndim != 4 or field.shape[1] < 2 or on_field.shape != stencil or on_inside.shape != stencil:
+        raise BadArgument(
+            f"field {tuple(field.shape)}, stencils {tuple(on_field.shape)} and {tuple(on_inside.shape)} do not fit.",
+            where="field_conv",
+        )
     if choose(backend, field.device, available=BACKENDS, op="field_conv") == "reference":
-        return reference.field_conv(field, stencils, dtype)
+        return reference.field_conv(field, on_field, on_inside, dtype)
     from shapecodec.ops.field_conv import triton
 
-    return triton.field_conv(field, stencils, dtype)
+    return triton.field_conv(field, on_field, on_inside, dtype)
