@@ -53,16 +53,16 @@ class BlockField:
         """Distances (Q,) float32 in unit-cube lengths at points (Q, 3), trilinear; tau wherever no block is active."""
         return block_sample(points, self.values, self.grid)[0] * self.tau
 
-    def to_mesh(self, resolution: int | None = None, surface: str = "snapped") -> Mesh:
+    def to_mesh(self, resolution: int | None = None, surface: str = "auto") -> Mesh:
         """The surface in the unit cube; see `to_surface`."""
         return self.to_surface(resolution, surface)[0]
 
-    def to_surface(self, resolution: int | None = None, surface: str = "snapped") -> tuple[Mesh, SurfaceReport]:
+    def to_surface(self, resolution: int | None = None, surface: str = "auto") -> tuple[Mesh, SurfaceReport]:
         """The surface in the unit cube and how it was made.
 
         Args:
             resolution: None or the field's own; a voxel field holds no other.
-            surface: shell or snapped, see `extract_surface`.
+            surface: shell, snapped, single or auto, see `extract_surface`.
 
         Raises:
             BadArgument: another resolution than the field's own, or an unknown surface.
