@@ -137,6 +137,17 @@ def test_deterministic_in_the_seed_whatever_the_threads():
     assert unit(one, two, points=5000, seed=1)["exact"] != first["exact"]
 
 
+@pytest.mark.gpu
+def test_cuda_gives_the_same_numbers_up_to_sampling(device: str):
+    one, two = sphere(0.41, steps=256), sphere(steps=256)
+    there, here = (unit(one, two, points=200_000, resolution=256, device=where) for where in (device, "cpu"))
+    assert there["prediction"] == here["prediction"]
+    for side in ("accuracy", "completeness"):
+        assert there["exact"][side]["mean"] == pytest.approx(here["exact"][side]["mean"], rel=1e-3)
+    for name in ("chamfer_l1", "chamfer_l2"):
+        assert there["sampled"][name]["sum"] == pytest.approx(here["sampled"][name]["sum"], rel=0.01)
+
+
 def test_line_angles_are_unsigned_and_fine():
     x = torch.tensor([[1.0, 0, 0]]).expand(4, 3)
     small = math.radians(0.001)

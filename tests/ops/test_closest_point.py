@@ -136,6 +136,35 @@ def test_unknown_backend():
         closest_point(torch.zeros(1, 3), SQUARE, TWO, backend="magic")
 
 
+@pytest.mark.parametrize("faces", [1, 8, 9, 65, 130])
+def test_triton_interpreted_against_reference(faces: int):
+    pytest.importorskip("triton")
+    vertices, corners = soup(faces)
+    vertices[corners[::7, 1]] = vertices[corners[::7, 0]]
+    vertices[corners[::5, 2]] *= 20.0
+    query = torch.cat([points(33), 1e9 * points(2), vertices[:1]])
+    exact, fast = (closest_point(query, vertices, corners, backend=name) for name in ("reference", "triton"))
+    assert torch.allclose(exact.distance, fast.distance, rtol=3e-7, atol=5e-7)
+    distance, row = nearest_point(query, vertices, backend="triton")
+    assert torch.allclose(distance, nearest_point(query, vertices, backend="reference")[0], rtol=3e-7, atol=5e-7)
+    assert torch.allclose((query.double() - vertices[row].double()).norm(dim=1).float(), distance, rtol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("faces", "spread"), [(1, 0.1), (1000, 0.05), (300_000, 0.002)])
+def test_triton_against_cpu_path(device: str, faces: int, spread: float):
+    vertices, corners = soup(faces, spread=spread)
+    vertices[corners[::1000, 1]] *= 5.0
+    query = torch.cat([points(300_001), points(100) * 1e6, vertices[:1000]])
+    slow = closest_point(query, vertices, corners, backend="cpu")
+    fast = closest_point(query.to(device), vertices.to(device), corners.to(device), backend="triton")
+    assert torch.allclose(slow.distance, fast.distance.cpu(), rtol=3e-7, atol=1e-6)
+    again = closest_point(query.to(device), vertices.to(device), corners.to(device), backend="triton")
+    assert all(torch.equal(one, two) for one, two in zip(fast, again, strict=True))
+    near = nearest_point(query.to(device), vertices.to(device))[0].cpu()
+    assert torch.allclose(near, nearest_point(query, vertices)[0], rtol=3e-7, atol=1e-6)
+
+
 @pytest.mark.parametrize("targets", [1, 8, 9, 700])
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e30])
 def test_nearest_point_against_brute_force(targets: int, scale: float):

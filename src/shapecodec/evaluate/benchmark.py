@@ -83,6 +83,7 @@ def evaluate_codec(
     seed: int = 0,
     bits: int = 8,
     oracle: bool = True,
+    measure_on: str = "cpu",
     budget_s: float | None = None,
     scratch: Path | None = None,
     load: Callable[[Path], Mesh] = read_mesh,
@@ -102,6 +103,7 @@ def evaluate_codec(
         seed: of the samples.
         bits: of the latent file whose size is reported.
         oracle: also measure the exact field through the same extraction.
+        measure_on: device of `compare`; "cuda" with workers=0 measures on the GPU between reconstructions.
         budget_s: no mesh is begun after this many seconds; what was begun is finished.
         scratch: folder for the arrays on their way to the workers (a RAM disk is fastest); None takes the system's.
         load: file -> mesh.
@@ -117,10 +119,11 @@ def evaluate_codec(
             hint="name at least one of each, and workers >= 0.",
         )
     started, result = time.perf_counter(), BenchmarkResult(meshes=len(meshes))
+    settings = {"points": points, "seed": seed, "device": measure_on, "protocol": EXACT.name, "frame": Similarity()}
     codec.eval()
     if device is not None:
         codec.to(device)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder, _Measurer(workers, points, seed, Path(folder)) as measurer:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder, _Measurer(workers, settings, Path(folder)) as measurer:
         for subject in map(_subject, meshes):
             if budget_s is not None and time.perf_counter() - started > budget_s:
                 result.stopped = f"the budget of {budget_s:g} s was spent after {result.done} of {len(meshes)} meshes."
@@ -228,8 +231,8 @@ class _Clock:
 class _Measurer:
     """A pool of processes that compare meshes, with a bounded queue; with no workers, this process."""
 
-    def __init__(self, workers: int, points: int, seed: int, folder: Path) -> None:
-        self.workers, self.points, self.seed, self.folder = workers, points, seed, folder
+    def __init__(self, workers: int, settings: dict[str, Any], folder: Path) -> None:
+        self.workers, self.settings, self.folder = workers, settings, folder
         self.pending: list[tuple[Row, str, Future[Numbers]]] = []
         self.count = 0
         self.pool = self._open()
@@ -253,10 +256,11 @@ class _Measurer:
         """Measure `mesh` against `target` into row[key]; waits while the queue is twice the workers."""
         if mesh is None:
             return
+        settings = {**self.settings, "resolution": row["resolution"]}
         if self.pool is None:
             future: Future[Numbers] = Future()
             try:
-                future.set_result(compare(mesh, target, **_settings(row, self.points, self.seed)))
+                future.set_result(_measure(mesh, target, settings))
             except Exception as error:
                 future.set_exception(error)
         else:
@@ -265,7 +269,6 @@ class _Measurer:
             paths = [
                 self._save(part) for part in (mesh.vertices, mesh.faces.int(), target.vertices, target.faces.int())
             ]
-            settings = _settings(row, self.points, self.seed)
             try:
                 future = self.pool.submit(_measure_files, paths, settings)
             except BrokenProcessPool:  # a worker was killed (memory): its row says so, the others go on in a new pool
@@ -293,16 +296,6 @@ class _Measurer:
                 progress(row)
 
 
-def _settings(row: Row, points: int, seed: int) -> dict[str, Any]:
-    return {
-        "resolution": row["resolution"],
-        "points": points,
-        "seed": seed,
-        "protocol": EXACT.name,
-        "frame": Similarity(),
-    }
-
-
 def _limit_threads(threads: int) -> None:
     numba.set_num_threads(min(threads, numba.get_num_threads()))
     torch.set_num_threads(threads)
@@ -312,6 +305,10 @@ def _measure_files(paths: list[Path], settings: dict[str, Any]) -> Numbers:
     arrays = [np.load(path) for path in paths]
     for path in paths:
         path.unlink()
+    return _measure(Mesh.from_arrays(*arrays[:2]), Mesh.from_arrays(*arrays[2:]), settings)
+
+
+def _measure(mesh: Mesh, target: Mesh, settings: dict[str, Any]) -> Numbers:
     started = time.perf_counter()
-    numbers = compare(Mesh.from_arrays(*arrays[:2]), Mesh.from_arrays(*arrays[2:]), **settings)
+    numbers = compare(mesh, target, **settings)
     return {**numbers, "seconds": time.perf_counter() - started}

@@ -17,7 +17,7 @@ def nearest_point(points: Tensor, targets: Tensor, *, backend: str = "auto") -> 
     Args:
         points: (Q, 3) float32, finite; Q may be 0.
         targets: (T, 3) float32, finite, on the same device, T >= 1.
-        backend: "cpu" (numba, packed box tree), "reference" (torch, Q x T: small problems only), or "auto".
+        backend: "cpu" (numba, packed box tree), "triton" (on CUDA), "reference" (torch, Q x T: small problems only), or "auto".
 
     Returns:
         distance (Q,) float32 and target row (Q,) int64; of several equally near targets, one.
@@ -34,7 +34,7 @@ def nearest_point(points: Tensor, targets: Tensor, *, backend: str = "auto") -> 
         raise BadArgument(f"points are on {points.device}, targets on {targets.device}.", where=OP)
     if len(targets) == 0:
         raise BadArgument("there are no targets.", where=OP)
-    chosen = choose(backend, points.device, available=("reference", "cpu"), op=OP)
+    chosen = choose(backend, points.device, available=("reference", "cpu", "triton"), op=OP)
     points, targets = points.detach().float(), targets.detach().float()
     if len(points) == 0:
         return points.new_zeros(0), torch.zeros(0, dtype=torch.int64, device=points.device)
@@ -42,6 +42,10 @@ def nearest_point(points: Tensor, targets: Tensor, *, backend: str = "auto") -> 
         from shapecodec.ops.nearest_point.reference import nearest_point as run
 
         return run(points, targets)
+    if chosen == "triton":
+        from shapecodec.ops.nearest_point.triton import nearest_point as run_triton
+
+        return run_triton(points.contiguous(), targets)
     from shapecodec.ops.nearest_point.cpu import nearest_point as run_cpu
 
     distance, row = run_cpu(points.contiguous().numpy(), targets.contiguous().numpy())
