@@ -13,8 +13,8 @@ from torch import Tensor
 
 from shapecodec.errors import BadArgument, BadMesh
 
-_LEAST, _MOST = 1e-15, 1e15  # extents whose squares, times any usual ratio of areas, stay within float32
-_PIECE = 1 << 20  # faces checked at once: the first piece nearly always settles it, at 0.1 s instead of 3 s for 10M
+_LEAST, _MOST = 1e-15, 1e15  # extents whose squares, and the areas of small faces, stay within float32
+_PIECE = 1 << 20  # faces at once: bounds the float64 copies, and one piece nearly always shows that a face has area
 
 
 @dataclass(frozen=True)

