@@ -127,6 +127,4 @@ def orbit(yaw: float, pitch: float, distance: float, target: Vector = (0.0, 0.0,
 
 
 def _distance(eye: Vector, target: Vector) -> float:
-    return float(
-        (torch.as_tensor(eye, dtype=torch.float64) - torch.as_tensor(target, dtype=torch.float64)).norm()
-    )
+    return float((torch.as_tensor(eye, dtype=torch.float64) - torch.as_tensor(target, dtype=torch.float64)).norm())

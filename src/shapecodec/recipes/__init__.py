@@ -1,0 +1,24 @@
+"""Recipes: Python functions that return complete run configurations. `find_recipe` looks one up by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shapecodec.errors import BadArgument
+from shapecodec.recipes import log3d
+from shapecodec.recipes.base import Recipe, build, from_run
+
+RECIPES: dict[str, Callable[[], Recipe]] = {**log3d.RECIPES}
+
+__all__ = ["RECIPES", "Recipe", "build", "find_recipe", "from_run"]
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        BadArgument: there is none; the message lists all.
+    """
+    if name not in RECIPES:
+        raise BadArgument(f"no recipe '{name}'.", where="train", hint=f"one of {', '.join(RECIPES)}.")
+    return RECIPES[name]()

@@ -56,7 +56,11 @@ def rasterise(mesh: Mesh, camera: Camera) -> Visible:
 def in_bands(height: int, draw: Callable[[int, int], None]) -> None:
     """Call draw(first row, end row) for every band of an image, a few at a time."""
     with ThreadPoolExecutor(min(BANDS, torch.get_num_threads())) as pool:
-        list(pool.map(draw, [height * b // BANDS for b in range(BANDS)], [height * (b + 1) // BANDS for b in range(BANDS)]))
+        list(
+            pool.map(
+                draw, [height * b // BANDS for b in range(BANDS)], [height * (b + 1) // BANDS for b in range(BANDS)]
+            )
+        )
 
 
 @njit(cache=True, nogil=True)

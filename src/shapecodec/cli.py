@@ -1,0 +1,272 @@
+"""The command line: verbs and their flags. What a verb does stands in `commands`.
+
+Nothing but tyro is imported here, so that --help answers at once; torch alone takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from shapecodec.errors import ShapecodecError, UserError
+
+Surface = Literal["auto", "single", "snapped", "shell"]
+Device = Literal["auto", "cpu", "cuda"]
+Output = Annotated[Path | None, arg(aliases=["-o"])]
+Json = Annotated[bool, arg(name="json", help="Print one JSON object on stdout, and everything else on stderr.")]
+MAX_FACES = 20_000_000
+
+
+def reconstruct(
+    mesh: Positional[Path],
+    *,
+    codec: str = "log3d-tiny",
+    resolution: int | None = None,
+    surface: Surface = "auto",
+    bits: int = 8,
+    output: Output = None,
+    picture: Path | None = None,
+    device: Device = "auto",
+    seed: int = 0,
+    points: int = 200_000,
+    max_faces: int = MAX_FACES,
+    as_json: Json = False,
+) -> None:
+    """Send a mesh through the codec and back; report the error beside its floor and the oracle.
+
+    Args:
+        mesh: An .obj, .ply, .stl, .off, .glb, .gltf or .drc file.
+        codec: A bundled name, a codec folder, a training run, or org/name of the Hugging Face hub.
+        resolution: Voxels an axis, a multiple of 8; the codec's own if left out.
+        surface: How a surface is made of the decoded field; auto keeps one layer where nothing is lost by it.
+        bits: Of each latent channel in the latent file: 6, 8, 16 or 32.
+        output: The mesh to write (.glb .ply .obj .stl .drc); NAME.rebuilt.glb if left out.
+        picture: Also draw original, reconstruction and error into this .png.
+        device: Where the network runs.
+        seed: Of all randomness; only the sampled metrics have any.
+        points: Sampled on each mesh for the metrics.
+        max_faces: Refuse meshes with more triangles.
+    """
+    from shapecodec.commands import reconstruct as command
+
+    command.run(
+        mesh, codec=codec, resolution=resolution, surface=surface, bits=bits, output=output, picture=picture,
+        device=device, seed=seed, points=points, max_faces=max_faces, as_json=as_json,
+    )  # fmt: skip
+
+
+def encode(
+    mesh: Positional[Path],
+    *,
+    codec: str = "log3d-tiny",
+    resolution: int | None = None,
+    bits: int = 8,
+    output: Output = None,
+    device: Device = "auto",
+    seed: int = 0,
+    max_faces: int = MAX_FACES,
+    as_json: Json = False,
+) -> None:
+    """Turn a mesh into a latent file.
+
+    Args:
+        mesh: An .obj, .ply, .stl, .off, .glb, .gltf or .drc file.
+        codec: A bundled name, a codec folder, a training run, or org/name of the Hugging Face hub.
+        resolution: Voxels an axis, a multiple of 8; the codec's own if left out.
+        bits: Of each latent channel: 6, 8, 16 or 32.
+        output: The .safetensors file to write; NAME.safetensors if left out.
+        device: Where the network runs.
+        seed: Of all randomness; encoding has none.
+        max_faces: Refuse meshes with more triangles.
+    """
+    from shapecodec.commands import files as command
+
+    command.encode(
+        mesh, codec=codec, resolution=resolution, bits=bits, output=output, device=device, seed=seed,
+        max_faces=max_faces, as_json=as_json,
+    )  # fmt: skip
+
+
+def decode(
+    latents: Positional[Path],
+    *,
+    codec: str | None = None,
+    surface: Surface = "auto",
+    output: Output = None,
+    device: Device = "auto",
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Turn a latent file back into a mesh, in its original scale and position.
+
+    Args:
+        latents: A .safetensors file that encode wrote.
+        codec: The codec that made it; if left out, the bundled one whose weights the file names.
+        surface: How a surface is made of the decoded field; auto keeps one layer where nothing is lost by it.
+        output: The mesh to write (.glb .ply .obj .stl .drc); NAME.glb if left out.
+        device: Where the network runs.
+        seed: Of all randomness; decoding has none.
+    """
+    from shapecodec.commands import files as command
+
+    command.decode(latents, codec=codec, surface=surface, output=output, device=device, seed=seed, as_json=as_json)
+
+
+def compare(
+    prediction: Positional[Path],
+    reference: Positional[Path],
+    *,
+    resolution: int | None = None,
+    points: int = 1_000_000,
+    protocol: str = "exact-v1",
+    definitions: bool = True,
+    seed: int = 0,
+    max_faces: int = MAX_FACES,
+    as_json: Json = False,
+) -> None:
+    """Measure how far one mesh is from another.
+
+    Args:
+        prediction: The mesh to judge, in the reference's scale and position.
+        reference: The mesh that it should be.
+        resolution: Also give distances in voxels of a grid with so many an axis.
+        points: Sampled on each mesh.
+        protocol: Frame and thresholds: exact-v1 or log3d-v1.
+        definitions: Print below the numbers what they mean.
+        seed: Of the samples.
+        max_faces: Refuse meshes with more triangles.
+    """
+    from shapecodec.commands import compare as command
+
+    command.run(
+        prediction, reference, resolution=resolution, points=points, protocol=protocol, seed=seed,
+        max_faces=max_faces, definitions=definitions, as_json=as_json,
+    )  # fmt: skip
+
+
+def train(
+    recipe: Positional[str | None] = None,
+    *,
+    data: Path | None = None,
+    run: Path | None = None,
+    resume: Path | None = None,
+    init: str | None = None,
+    steps: int | None = None,
+    time_budget: float | None = None,
+    lr: float | None = None,
+    budget: int | None = None,
+    seed: int | None = None,
+    workers: int = 1,
+    stop_after: float | None = None,
+    device: str = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a codec from a recipe, or go on with a run.
+
+    Args:
+        recipe: A name of shapecodec.recipes, such as log3d-tiny.
+        data: Folder of meshes with a manifest.csv, or a packed collection; generated meshes alone if left out.
+        run: New folder for the log, checkpoints and the finished codec.
+        resume: Go on with the run in this folder, which says everything else.
+        init: Start from the weights of this codec (fine-tuning).
+        steps: Optimiser steps, instead of the recipe's.
+        time_budget: Seconds of training, instead of the recipe's end.
+        lr: Peak learning rate, instead of the recipe's.
+        budget: Blocks a batch and process, instead of the recipe's.
+        seed: Of weights, batches and noise, instead of the recipe's.
+        workers: Processes that decode meshes at the start.
+        stop_after: End this call after so many seconds, with a checkpoint to resume from.
+        device: auto, cpu or cuda.
+    """
+    from shapecodec.commands import train as command
+
+    command.run(
+        recipe, data=data, folder=run, resume=resume, init=init, steps=steps, time_budget=time_budget, lr=lr,
+        budget=budget, seed=seed, workers=workers, stop_after=stop_after, device=device, as_json=as_json,
+    )  # fmt: skip
+
+
+def doctor(*, as_json: Json = False) -> None:
+    """Show versions, hardware, and what each bundled codec needs: paste it into an issue."""
+    from shapecodec.commands import doctor as command
+
+    command.run(as_json=as_json)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    verb.__name__: verb for verb in (reconstruct, encode, decode, compare, train, doctor)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Exits with 0 when done, 1 when the input is at fault, 2 when we are."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one verb; returns the exit code and raises nothing."""
+    as_json = "--json" in arguments
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="shapecodec",
+            description="Any triangle mesh into a compact latent and back, at up to 2048^3.",
+            args=arguments or ["--help"],
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except SystemExit as stop:  # tyro has printed help, or what is wrong with the flags
+        if stop.code in (0, None):
+            return 0
+        return _failed("the command line was not understood; see stderr.", "BadArgument", as_json, said=True)
+    except UserError as error:
+        return _failed(error.args[0], type(error).__name__, as_json, error=error)
+    except KeyboardInterrupt:
+        return _failed("interrupted.", "Interrupted", as_json)
+    except MemoryError as error:
+        return _failed(f"out of memory ({error}). Try: a lower --resolution.", "OutOfMemory", as_json)
+    except Exception as error:  # the last door: whatever went wrong inside is said, with where, and exit code 2
+        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+            return _failed("out of memory. Try: a lower --resolution.", "OutOfMemory", as_json)
+        return _fault(error, as_json)
+    return 0
+
+
+def _failed(message: str, kind: str, as_json: bool, *, error: ShapecodecError | None = None, said: bool = False) -> int:
+    """Say what is wrong with the input; exit code 1."""
+    _emit({"kind": kind, "message": message, **_parts(error)}, as_json)
+    if not said:
+        sys.stderr.write(f"error: {message}\n")
+    return 1
+
+
+def _fault(error: Exception, as_json: bool) -> int:
+    """Say what broke and where, in a few lines; exit code 2."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((f for f in reversed(frames) if "shapecodec" in f.filename), frames[-1] if frames else None)
+    where = f"{Path(place.filename).name}:{place.lineno} in {place.name}" if place else "unknown"
+    message = f"{type(error).__name__}: {error}"
+    _emit({"kind": type(error).__name__, "message": message, "where": where}, as_json)
+    sys.stderr.write(f"internal error: {message}\n  at {where}\n  please report it with `shapecodec doctor`\n")
+    return 2
+
+
+def _parts(error: ShapecodecError | None) -> dict[str, str]:
+    return {} if error is None else {"what": error.what, "where": error.where, "hint": error.hint}
+
+
+def _emit(error: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write(json.dumps({"error": error}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`train`: a recipe on a data set, or an interrupted run to its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shapecodec.codecs.registry import load_codec
+from shapecodec.commands.console import Reporter
+from shapecodec.errors import BadArgument
+from shapecodec.recipes import RECIPES, Recipe, build, find_recipe, from_run
+from shapecodec.train.config import RunConfig
+from shapecodec.train.folder import read_config
+from shapecodec.train.loop import Outcome
+from shapecodec.train.loop import train as train_codec
+
+
+def run(
+    recipe: str | None,
+    *,
+    data: Path | None,
+    folder: Path | None,
+    resume: Path | None,
+    init: str | None,
+    steps: int | None,
+    time_budget: float | None,
+    lr: float | None,
+    budget: int | None,
+    seed: int | None,
+    workers: int,
+    stop_after: float | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """See `cli.train`."""
+    report = Reporter(as_json)
+    overrides = {"steps": steps, "time_budget_s": time_budget, "lr": lr, "seed": seed}
+    if resume is not None:
+        given = [name for name, value in {**overrides, "data": data, "run": folder, "recipe": recipe}.items() if value]
+        if given:
+            raise BadArgument(
+                f"--resume takes everything from the run; {', '.join(given)} was given too.", where="train"
+            )
+        folder, plan = resume, from_run(read_config(resume))
+    else:
+        if recipe is None or folder is None:
+            raise BadArgument(
+                "a recipe and --run FOLDER are needed.", where="train", hint=f"a recipe is one of {', '.join(RECIPES)}."
+            )
+        plan = _changed(find_recipe(recipe), overrides, data, budget)
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    with report.stage("load", "read the data"):
+        codec, source, settings = build(plan, device=chosen, workers=workers)
+        if init is not None and resume is None:
+            codec.load_state_dict(load_codec(init).state_dict())
+    outcome = train_codec(
+        codec, source, settings, folder, resume=resume is not None, device=device, stop_after_s=stop_after
+    )
+    values = _values(outcome, recipe, settings)
+    report.result(values, _sentence(outcome))
+
+
+def _changed(recipe: Recipe, overrides: dict[str, Any], data: Path | None, budget: int | None) -> Recipe:
+    """The recipe with the settings that were given; an end that was given replaces both of the recipe's."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if "steps" in given or "time_budget_s" in given:
+        given = {"steps": None, "time_budget_s": None, **given}
+    source = recipe.source if data is None else replace(recipe.source, data=str(data.resolve()))
+    source = source if budget is None else replace(source, budget=budget)
+    source = replace(source, seed=given.get("seed", source.seed))
+    return replace(recipe, source=source, run=replace(recipe.run, **given))
+
+
+def _values(outcome: Outcome, recipe: str | None, settings: RunConfig) -> dict[str, Any]:
+    return {
+        "run": str(outcome.folder),
+        "recipe": recipe,
+        "step": outcome.step,
+        "finished": outcome.finished,
+        "seed": settings.seed,
+        "seconds": {"total": outcome.elapsed_s},
+        "codec": str(outcome.folder / "codec") if (outcome.folder / "codec").is_dir() else None,
+    }
+
+
+def _sentence(outcome: Outcome) -> str:
+    state = "finished" if outcome.finished else f"stopped; go on with: shapecodec train --resume {outcome.folder}"
+    return f"{outcome.folder}: step {outcome.step:,} after {outcome.elapsed_s:.0f} s, {state}"

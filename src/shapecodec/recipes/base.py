@@ -1,0 +1,66 @@
+"""A recipe: a complete run as one value, made by a Python function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from shapecodec.codecs.base import Codec
+from shapecodec.codecs.registry import KINDS
+from shapecodec.data.prefetch import Prefetched
+from shapecodec.data.source import SourceConfig, open_source
+from shapecodec.errors import BadArgument
+from shapecodec.io.config_json import config_from_json
+from shapecodec.rng import counted_seed
+from shapecodec.train.config import RunConfig
+from shapecodec.train.loop import Source
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run.
+
+    Args:
+        kind: of the codec, a key of `codecs.registry.KINDS`.
+        codec: the codec's configuration.
+        source: what batches are made of; `data` is filled in by whoever runs the recipe.
+        run: how it is trained.
+    """
+
+    kind: str
+    codec: Any
+    source: SourceConfig
+    run: RunConfig
+
+
+def build(recipe: Recipe, *, device: torch.device | str = "cpu", workers: int = 1) -> tuple[Codec, Source, RunConfig]:
+    """The three things that `train.loop.train` takes; weights depend on the run's seed alone.
+
+    With `workers` > 1 meshes are decoded by so many processes. On CUDA the next batch is made while one trains.
+    """
+    module, name, _ = KINDS[recipe.kind]
+    torch.manual_seed(counted_seed(recipe.run.seed, purpose="initial weights"))
+    codec: Codec = getattr(import_module(module), name)(recipe.codec)
+    source: Source = open_source(codec.prepare, recipe.source, device=device, workers=workers)
+    if torch.device(device).type == "cuda":
+        source = Prefetched(source)
+    return codec, source, recipe.run
+
+
+def from_run(config: dict[str, Any]) -> Recipe:
+    """The recipe behind a run's config.json.
+
+    Raises:
+        BadArgument: a kind or setting that this version does not know.
+    """
+    kind = config["codec"]["kind"]
+    if kind not in KINDS:
+        raise BadArgument(f"unknown kind of codec {kind!r}.", where="config.json", hint=f"one of {', '.join(KINDS)}.")
+    module, _, config_name = KINDS[kind]
+    settings = config_from_json(
+        getattr(import_module(module), config_name), config["codec"]["config"], where="config.json"
+    )
+    return Recipe(kind, settings, SourceConfig.from_json(config["source"]), RunConfig.from_json(config["run"]))
