@@ -62,7 +62,7 @@ def encode(
         "seconds": report.total(),
         "peak_memory_bytes": peak_memory(model.device),
     }
-    tokens = sum(level["tokens"] for level in values["latents"]["levels"])
+    tokens = sum(len(level.feats) for level in latents.levels)
     report.result(values, f"{output}: {tokens:,} tokens at {bits} bits a channel, {size_text(stored)}")
 
 

@@ -12,7 +12,6 @@ from shapecodec.commands.console import Reporter, size_text
 from shapecodec.commands.memory import check_memory, peak_memory
 from shapecodec.commands.numbers import floor_of, measure, quality_table
 from shapecodec.commands.steps import (
-    Rebuilt,
     check_output,
     describe_latents,
     encode_mesh,
@@ -64,7 +63,7 @@ def run(
     rebuilt = rebuild(model, latents, surface, report)
     with report.stage("metrics", f"measure with {points:,} points"):
         numbers = measure(rebuilt.unit, unit, size, points, seed)
-        oracle = measure(_oracle(model, inputs, rebuilt), unit, size, points, seed)
+        oracle = measure(_oracle(model, inputs, surface), unit, size, points, seed)
     values = {
         "codec": model.name,
         "input": str(source),
@@ -92,10 +91,10 @@ def run(
     report.result(values, *_tables(values, mesh))
 
 
-def _oracle(codec: Codec, inputs: Any, rebuilt: Rebuilt) -> Mesh:
+def _oracle(codec: Codec, inputs: Any, surface: str) -> Mesh:
     """The exact field behind the same extraction."""
     exact: Any = codec
-    return exact.oracle(inputs).to_surface(None, rebuilt.surface)[0]
+    return exact.oracle(inputs).to_surface(None, surface)[0]
 
 
 def _draw(values: dict[str, Any], original: Mesh, rebuilt: Mesh, path: Path) -> None:

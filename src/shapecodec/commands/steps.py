@@ -13,7 +13,7 @@ from shapecodec.codecs.base import Codec
 from shapecodec.codecs.registry import load_codec
 from shapecodec.commands.console import Reporter
 from shapecodec.errors import BadArgument
-from shapecodec.io.latent_file import load_latents, save_latents
+from shapecodec.io.latent_file import save_latents
 from shapecodec.io.mesh_files import FORMATS, WRITE_FORMATS, read_mesh
 from shapecodec.io.quantise import quantise_latents
 from shapecodec.latents import Latents

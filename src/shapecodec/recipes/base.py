@@ -10,8 +10,9 @@ import torch
 
 from shapecodec.codecs.base import Codec
 from shapecodec.codecs.registry import KINDS
+from shapecodec.data.pool import open_source
 from shapecodec.data.prefetch import Prefetched
-from shapecodec.data.source import SourceConfig, open_source
+from shapecodec.data.source import SourceConfig
 from shapecodec.errors import BadArgument
 from shapecodec.io.config_json import config_from_json
 from shapecodec.rng import counted_seed
@@ -44,10 +45,9 @@ def build(recipe: Recipe, *, device: torch.device | str = "cpu", workers: int = 
     module, name, _ = KINDS[recipe.kind]
     torch.manual_seed(counted_seed(recipe.run.seed, purpose="initial weights"))
     codec: Codec = getattr(import_module(module), name)(recipe.codec)
-    source: Source = open_source(codec.prepare, recipe.source, device=device, workers=workers)
-    if torch.device(device).type == "cuda":
-        source = Prefetched(source)
-    return codec, source, recipe.run
+    source = open_source(codec.prepare, recipe.source, device=device, workers=workers)
+    ahead = Prefetched(source) if torch.device(device).type == "cuda" else source
+    return codec, ahead, recipe.run
 
 
 def from_run(config: dict[str, Any]) -> Recipe:
