@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from shapecodec.data.augment import Augment, augmented, together
-from shapecodec.data.collection import MeshCollection, build_pool, checked_mesh
+from shapecodec.data.collection import MeshCollection, checked_mesh
 from shapecodec.errors import BadArgument
 from shapecodec.grid import SparseGrid
 from shapecodec.mesh import Mesh
@@ -54,6 +53,29 @@ class Prepare(Protocol):
 
 
 @dataclass(frozen=True)
+class PoolConfig:
+    """How batches are drawn from crops of many shapes; see `data.pool.CropPool`.
+
+    Args:
+        crop: blocks of a crop, a run in Morton order and so a compact region; smaller shapes stay whole.
+        crops: crops of a batch, each of another shape.
+        kept: crops kept of each shape.
+        capacity: shapes held on the device; a crop of 512 blocks takes 1.8 MB.
+        fresh: new shapes a step; each replaces the oldest.
+    """
+
+    crop: int = 512
+    crops: int = 16
+    kept: int = 8
+    capacity: int = 1500
+    fresh: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.crop, self.crops, self.kept, self.capacity, self.fresh) < 1 or self.crops > self.capacity:
+            raise BadArgument(f"{self} asks for nothing, or for more crops than shapes.", where="PoolConfig")
+
+
+@dataclass(frozen=True)
 class SourceConfig:
     """What a batch is made of.
 
@@ -69,6 +91,7 @@ class SourceConfig:
         filled: part of the budget at which packing stops.
         most_items: most meshes a batch.
         augment: how shapes are turned, stretched and placed.
+        pool: draw batches from crops of many shapes; then `budget` caps a shape. None trains on whole shapes.
     """
 
     data: str | None = None
@@ -82,6 +105,7 @@ class SourceConfig:
     filled: float = 0.9
     most_items: int = 32
     augment: Augment = field(default_factory=Augment)
+    pool: PoolConfig | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SourceConfig:
@@ -93,35 +117,14 @@ class SourceConfig:
         values = {key: _tuples(value) for key, value in values.items()}
         try:
             augment = Augment(**{key: _tuples(value) for key, value in values.pop("augment", {}).items()})
-            return cls(**values, augment=augment)
+            pool = values.pop("pool", None)
+            return cls(**values, augment=augment, pool=None if pool is None else PoolConfig(**pool))
         except TypeError as error:
             raise BadArgument(f"not the settings of a source: {error}.", where="SourceConfig") from error
 
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def open_source(
-    prepare: Prepare, config: SourceConfig, *, device: torch.device | str = "cpu", workers: int = 1
-) -> BlockSource:
-    """The source that a configuration describes, its meshes resident on `device`.
-
-    With `workers` > 1 meshes are decoded and made in fresh processes: call it under `if __name__ == "__main__":`.
-
-    Raises:
-        BadFile: the data are missing or damaged. BadArgument: neither real nor procedural meshes are asked for.
-    """
-    real = None
-    if config.data is not None:
-        path = Path(config.data)
-        real = (
-            MeshCollection.from_folder(path, config.split, workers=workers)
-            if path.is_dir()
-            else MeshCollection.load(path, workers=workers)
-        ).to(device)
-    pool = build_pool(config.procedural, config.seed, workers).to(device) if config.procedural else None
-    return BlockSource(prepare, real, pool, config)
 
 
 class BlockSource:

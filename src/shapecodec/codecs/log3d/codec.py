@@ -53,7 +53,9 @@ class Log3D(Codec):
             mesh.vertices, mesh.faces, resolution, truncation=self.config.truncation, activity=self.config.activity
         )
         if len(grid) == 0:
-            raise BadMesh("no part of the surface lies in the unit cube.", where=mesh.name, hint="Mesh.normalise() first.")
+            raise BadMesh(
+                "no part of the surface lies in the unit cube.", where=mesh.name, hint="Mesh.normalise() first."
+            )
         return BlockInputs(grid, gather_halo(core, grid, PAD), resolution)
 
     def posterior(self, inputs: BlockInputs) -> Gaussian:
@@ -71,10 +73,11 @@ class Log3D(Codec):
             posterior = self.posterior(inputs)
         feats = posterior.mean if rng is None else posterior.sample(rng)
         level = Level(feats, inputs.grid.offsets, inputs.grid.coords, inputs.grid.resolution)
-        return Latents((level,), inputs.resolution, codec=self.kind)
+        return Latents((level,), inputs.resolution, codec=self.kind, codec_hash=self.codec_hash)
 
     def decode(self, latents: Latents) -> BlockField:
         """The field of a single shape; overlapping padding is averaged (A.5)."""
+        self.check_latents(latents)
         level = latents.levels[0]
         if latents.batch_size != 1 or level.coords is None or level.feats.shape[1] != self.config.latent:
             raise BadLatents(
