@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 from shapecodec.codecs.log3d.regions import Shell
 from shapecodec.ops.boundary_loops import boundary_loops
 
-HOLE = 2.5  # voxels across: the shell at one voxel bridges any narrower hole of the surface, so a smaller loop is an artefact
+HOLE = 2.5  # voxels across: the shell at one voxel bridges a narrower hole of the surface, so a smaller loop is an artefact
+NOISE_HOLE = 6.0  # voxels across: where noise lifts the field above the level, the two layers meet in a tunnel ...
+NOISE_DISTANCE = 1.1  # ... in whose middle the field is barely above one voxel; a real hole this wide has 3 there
 ON_GRID = (
     4e-4  # voxels: rounding of a vertex's two integer coordinates at 2048^3, below the 2^-10 it keeps from corners
 )
@@ -44,8 +47,14 @@ class Patching:
     rim: Tensor
 
 
-def patch_holes(points: Tensor, edges: Tensor) -> Patching:
-    """Closes the loops of `border` that are less than HOLE across; points (V, 3) in voxels."""
+def patch_holes(points: Tensor, edges: Tensor, distance: Callable[[Tensor], Tensor]) -> Patching:
+    """Closes the loops of `border` that are no holes of the surface.
+
+    Args:
+        points: (V, 3) float32, voxels.
+        edges: (E, 2) from `border`.
+        distance: the field in voxels at (Q, 3) points in voxels.
+    """
     edges = edges.cpu()
     loop = boundary_loops(edges)
     count = int(loop.max()) + 1 if len(loop) else 0
@@ -55,14 +64,16 @@ def patch_holes(points: Tensor, edges: Tensor) -> Patching:
     low = torch.full((count, 3), torch.inf).scatter_reduce_(0, spread, corners[on_loop], "amin")
     high = torch.full((count, 3), -torch.inf).scatter_reduce_(0, spread, corners[on_loop], "amax")
     size = torch.bincount(loop[on_loop], minlength=count)
-    small = ((high - low).amax(1) < HOLE) & (size > 2) if count else torch.zeros(0, dtype=torch.bool)
-    filled = on_loop & small[loop.clamp(min=0)] if count else on_loop
+    centre = torch.zeros(count, 3, dtype=torch.float64).index_add_(0, loop[on_loop], corners[on_loop].double())
+    centre = (centre / size[:, None]).float().to(points.device)
+    across = (high - low).amax(1) if count else size.float()
+    lifted = (across < NOISE_HOLE) & (distance(centre).cpu() < NOISE_DISTANCE)
+    small = ((across < HOLE) | lifted) & (size > 2)
+    filled = on_loop.clone()
+    filled[on_loop] = small[loop[on_loop]]
     number = torch.cumsum(small, 0) - 1
-    centre = torch.zeros(int(small.sum()), 3, dtype=torch.float64)
-    centre.index_add_(0, number[loop[filled]], corners[filled].double())
-    centre /= size[small][:, None].clamp(min=1)
     faces = torch.stack([edges[filled, 1], edges[filled, 0], len(points) + number[loop[filled]]], 1)
-    return Patching(centre.float().to(points.device), faces.to(points.device), edges[~filled])
+    return Patching(centre[small.to(points.device)], faces.to(points.device), edges[~filled])
 
 
 def outward(shell_vertices: Tensor, resolution: int, directions: Tensor, region: Tensor, solid: Tensor) -> Tensor:
@@ -80,7 +91,7 @@ def outward(shell_vertices: Tensor, resolution: int, directions: Tensor, region:
         solid: (R,) bool, regions that close.
 
     Returns:
-        (R,) bool; False for regions that do not close, which stay oriented as they are.
+        (R,) bool; False for regions that do not close.
     """
     place = (shell_vertices.double() + 0.5) * resolution - 0.5
     whole = (place - place.round()).abs() < ON_GRID
@@ -101,6 +112,16 @@ def outward(shell_vertices: Tensor, resolution: int, directions: Tensor, region:
         around = np.unique(of_region[beyond], return_counts=True)[1] % 2
         turned[of_region[place_of]] = left ^ bool(around.sum() % 2)
     return torch.from_numpy(turned).to(region.device)
+
+
+def signed_volumes(points: Tensor, faces: Tensor, group: Tensor, groups: int) -> Tensor:
+    """(G,) float64 volume between each group's faces and its mean corner; positive where normals mostly point outward."""
+    corners = points.double()[faces]
+    total = torch.zeros(groups, 3, dtype=torch.float64, device=points.device).index_add_(0, group, corners.mean(1))
+    centre = total / torch.bincount(group, minlength=groups).clamp(min=1)[:, None]
+    a, b, c = (corners - centre[group][:, None]).unbind(1)
+    volume = (a * torch.linalg.cross(b, c)).sum(1) / 6
+    return torch.zeros(groups, dtype=torch.float64, device=points.device).index_add_(0, group, volume)
 
 
 def _rightmost(x: np.ndarray, region: np.ndarray) -> np.ndarray:

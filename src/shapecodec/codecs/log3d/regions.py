@@ -2,9 +2,10 @@
 
 The two layers of a closed part are separate components of the shell, and each is a region. Those of an open sheet, or of a
 fin inside a box, hang together at the rim: the component has vertices opposite to each other. Such a component is
-coloured with two sides: patches of flat, paired vertices vote "other side" for the patch opposite to them and, weakly, "same
-side" for those beside them; contracting the strongest vote first (signed agglomeration) leaves the weakest unsatisfied,
-which is the rim, or a T-junction.
+cut along its weakest links. Flat, paired vertices form patches; a patch votes "apart" for the patch opposite to it and,
+weakly, "together" for those beside it, and the strongest votes count first. The votes are settled twice and both cuts are
+made: in clusters that hold nothing opposite (any number of them: a part that touches two others has three layers in a
+cycle), and in two colours (a fin on a wall: three sheets, but one layer of each suffices if the cut runs along the joint).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from shapecodec.ops.components import components
+from shapecodec.ops.mutex_clusters import mutex_clusters
 
 SELF_PAIRED = 0.02  # of a component's vertices, above which it is coloured
 FLAT = 0.9  # cosine between the directions along an edge, on both layers, for its ends to be one patch
@@ -68,19 +70,31 @@ def cut_into_regions(shell: Shell) -> Regions:
         return Regions(component, component, component.new_zeros(0, 2))
     faces = shell.faces[coloured[shell.faces[:, 0].long()]].long()
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    side = _sides(shell, edges, among_themselves & coloured, coloured)
-    region = _same_side(count, component, side, edges)
-    small = torch.bincount(region)[region] < SMALLEST
-    surrounded = (region[edges[:, 0]] != region[edges[:, 1]]) & small[edges[:, 0]] & ~small[edges[:, 1]]
-    flips = edges[surrounded, 0]
-    side[torch.isin(region, region[flips])] ^= 1
-    region = _same_side(count, component, side, edges)
+    group = _groups(shell, edges, among_themselves & coloured, coloured)
+    region = _connected(count, component, group, edges)
+    region = _connected(count, component, _without_specks(group, region, edges), edges)
     return Regions(component, region, edges[region[edges[:, 0]] != region[edges[:, 1]]])
 
 
-def _same_side(count: int, component: Tensor, side: Tensor, edges: Tensor) -> Tensor:
-    """Connected parts of one side; components that were not coloured have no edges here and stay whole."""
-    joined = edges[side[edges[:, 0]] == side[edges[:, 1]]]
+def _without_specks(group: Tensor, region: Tensor, edges: Tensor) -> Tensor:
+    """Gives the vertices of every small region the group that most of the edges around it lead to (lowest of equals)."""
+    small = torch.bincount(region)[region] < SMALLEST
+    around = edges[small[edges[:, 0]] & ~small[edges[:, 1]]]
+    count = int(group.max()) + 1
+    key, times = torch.unique(region[around[:, 0]] * count + group[around[:, 1]], return_counts=True)
+    speck, found = torch.div(key, count, rounding_mode="floor"), key % count
+    order = torch.argsort(times, descending=True, stable=True)
+    order = order[torch.argsort(speck[order], stable=True)]
+    first = torch.ones(len(order), dtype=torch.bool, device=key.device)
+    first[1:] = speck[order][1:] != speck[order][:-1]
+    new = torch.full((int(region.max()) + 1,), -1, device=key.device)
+    new[speck[order][first]] = found[order][first]
+    return torch.where(new[region] >= 0, new[region], group)
+
+
+def _connected(count: int, component: Tensor, group: Tensor, edges: Tensor) -> Tensor:
+    """Connected parts of one group; components that are not cut have no edges here and stay whole."""
+    joined = edges[group[edges[:, 0]] == group[edges[:, 1]]]
     whole = torch.ones(count, dtype=torch.bool, device=component.device)
     whole[edges[:, 0]] = False
     anchor = torch.full((int(component.max()) + 1,), count, device=component.device)
@@ -89,8 +103,8 @@ def _same_side(count: int, component: Tensor, side: Tensor, edges: Tensor) -> Te
     return components(count, torch.cat([joined, torch.stack([anchor[component[member]], member], 1)]))
 
 
-def _sides(shell: Shell, edges: Tensor, paired: Tensor, coloured: Tensor) -> Tensor:
-    """(V,) int64 in {0, 1}: 0 where nothing had to be coloured."""
+def _groups(shell: Shell, edges: Tensor, paired: Tensor, coloured: Tensor) -> Tensor:
+    """(V,) int64 groups, equal where neither the clusters nor the two colours cut."""
     patch = _patches(shell, edges, paired, coloured)
     directions = shell.directions
     across = patch[edges[:, 0]] != patch[edges[:, 1]]
@@ -100,7 +114,10 @@ def _sides(shell: Shell, edges: Tensor, paired: Tensor, coloured: Tensor) -> Ten
     first = torch.cat([patch[beside[:, 0]], patch[vertex]])
     second = torch.cat([patch[beside[:, 1]], patch[shell.opposite[vertex]]])
     votes = torch.cat([BESIDE * alike.double(), -torch.ones(len(vertex), dtype=torch.float64, device=patch.device)])
-    return two_colours(int(patch.max()) + 1, first, second, votes)[patch]
+    first, second, votes = _add_up(first, second, votes)
+    count = int(patch.max()) + 1
+    cluster = mutex_clusters(count, torch.stack([first, second], 1).cpu(), votes.cpu()).to(patch.device)
+    return (2 * cluster + two_colours(count, first, second, votes))[patch]
 
 
 def _patches(shell: Shell, edges: Tensor, paired: Tensor, coloured: Tensor) -> Tensor:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from shapecodec.codecs.log3d.finish import border, kept_faces, outward, patch_holes
+from shapecodec.codecs.log3d.finish import border, kept_faces, outward, patch_holes, signed_volumes
 from shapecodec.codecs.log3d.layers import choose_regions, weigh
 from shapecodec.codecs.log3d.regions import Regions, Shell, cut_into_regions
+from shapecodec.ops.components import components
 from shapecodec.ops.layer_pairs import covered_vertices, opposite_vertices
+
+RESTORE_SIZE = (
+    48  # vertices, about 6 x 6 voxels; smaller losses are blunt corners, and a patch there only opens the mesh
+)
+RESTORE_ROUNDS = 2  # edges by which a patch reaches into what is covered: then it meets the kept layer
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,15 @@ class Layer:
 
 
 def single_layer(
-    vertices: Tensor, faces: Tensor, points: Tensor, directions: Tensor, resolution: int, *, lost_weight: float
+    vertices: Tensor,
+    faces: Tensor,
+    points: Tensor,
+    directions: Tensor,
+    resolution: int,
+    distance: Callable[[Tensor], Tensor],
+    *,
+    lost_weight: float,
+    restore: bool,
 ) -> Layer:
     """Drops one of every two layers where the other shows the same place.
 
@@ -47,7 +62,9 @@ def single_layer(
         points: (V, 3) float32, the shell's vertices in voxels after snapping.
         directions: (V, 3) float32 unit, away from the surface.
         resolution: voxels an axis.
+        distance: the field in voxels at (Q, 3) points in voxels.
         lost_weight: how much worse a lost vertex is than a doubled one.
+        restore: keep what is lost nevertheless, as patches of the dropped layers.
     """
     shell = Shell(points, directions, faces, opposite_vertices(points, directions))
     regions = cut_into_regions(shell)
@@ -55,15 +72,21 @@ def single_layer(
     kept_region = torch.from_numpy(choose_regions(weigh(shell, regions), lost_weight, prefer)).to(points.device)
     kept = kept_region[regions.region]
     double, lost = _coverage(shell, kept)
-    patching = patch_holes(points, border(faces, kept))
-    solid = kept_region & ~_mostly(regions.region, double, len(kept_region))
+    if restore:
+        kept = kept | _spread(shell.faces, _large(shell.faces, lost), RESTORE_ROUNDS)
+        double, lost = _coverage(shell, kept)
+    patching = patch_holes(points, border(faces, kept), distance)
+    merged = torch.cat([kept_faces(shell, kept), patching.faces])
+    all_points = torch.cat([points, patching.points])
+    whole = kept_region & ~_mostly(regions.region, double, len(kept_region))
+    solid = whole.clone()
     solid[regions.region[patching.rim[:, 0].to(points.device)]] = False
     region = torch.where(kept, regions.region, -1)
     turned = outward(vertices, resolution, directions, region, solid)
-    merged = torch.cat([kept_faces(shell, kept), patching.faces])
-    turn = turned[regions.region[merged[:, 0]]]
-    merged = torch.where(turn[:, None], merged.flip(1), merged)
-    merged_points, merged = _compact(torch.cat([points, patching.points]), merged)
+    of_face = regions.region[merged[:, 0]]
+    turned |= whole & ~solid & (signed_volumes(all_points, merged, of_face, len(whole)) < 0)
+    merged = torch.where(turned[of_face][:, None], merged.flip(1), merged)
+    merged_points, merged = _compact(all_points, merged)
     return Layer(
         merged_points,
         merged,
@@ -91,6 +114,24 @@ def _coverage(shell: Shell, kept: Tensor) -> tuple[Tensor, Tensor]:
     asked = ~kept & ~other_kept
     covered = covered_vertices(shell.points, torch.where(kept, 0, -1), asked)
     return kept & other_kept, asked & ~covered
+
+
+def _large(faces: Tensor, flag: Tensor) -> Tensor:
+    """(V,) bool: the flagged vertices that hang together in groups of RESTORE_SIZE or more."""
+    if not bool(flag.any()):
+        return flag
+    inside = faces[flag[faces.long()].all(1)]
+    group = components(len(flag), inside)
+    return flag & (torch.bincount(group)[group] >= RESTORE_SIZE)
+
+
+def _spread(faces: Tensor, flag: Tensor, rounds: int) -> Tensor:
+    """(V,) bool: the flagged vertices and those within some edges of them."""
+    for _ in range(rounds):
+        touched = faces[flag[faces.long()].any(1)].long()
+        flag = flag.clone()
+        flag[touched.flatten()] = True
+    return flag
 
 
 def _mostly(region: Tensor, flag: Tensor, count: int) -> Tensor:

@@ -79,7 +79,16 @@ def extract_surface(
     if mode == "snapped":
         return Mesh(snapped, faces, "surface"), SurfaceReport(mode, mode, "both layers, moved onto the surface.")
     points = (snapped + 0.5) * resolution
-    layer = single_layer(vertices, faces, points, directions, resolution, lost_weight=LOST_WEIGHT[mode])
+    layer = single_layer(
+        vertices,
+        faces,
+        points,
+        directions,
+        resolution,
+        lambda place: field(place / resolution - 0.5)[0],
+        lost_weight=LOST_WEIGHT[mode],
+        restore=mode == "auto",
+    )
     return Mesh(layer.points / resolution - 0.5, layer.faces, "surface"), _report(mode, layer)
 
 
