@@ -15,10 +15,12 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / (b.norm() + 1e-12))
 
 
-def compare_twins(function, tensors, *, data=(), tolerance=2e-5, device="cpu", dtype=torch.float32, **options):
-    """Values and the gradient of every tensor in `tensors`, Triton against the reference on the same (rounded) inputs."""
+def compare_twins(
+    function, tensors, *, data=(), tolerance=2e-5, device="cpu", dtype=torch.float32, twin="triton", **options
+):
+    """Values and the gradient of every tensor in `tensors`, a twin against the reference on the same (rounded) inputs."""
     results = []
-    for backend, kind in (("reference", torch.float32), ("triton", dtype)):
+    for backend, kind in (("reference", torch.float32), (twin, dtype)):
         leaves = [t.to(device=device, dtype=dtype).to(kind).requires_grad_() for t in tensors]
         out = function(*[t.to(device) for t in data], *leaves, backend=backend, **options)
         grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device).to(dtype)
@@ -60,6 +62,30 @@ def test_upsampling_twin(size, channels, out_channels):
     compare_twins(block_conv_up, conv_tensors(2, size, channels, out_channels))
 
 
+@pytest.mark.parametrize(
+    ("size", "channels", "out_channels", "crop"),
+    [
+        (1, 8, 16, 0),
+        (3, 8, 16, 0),
+        (4, 8, 8, 1),
+        (5, 3, 7, 0),
+        (6, 16, 32, 0),
+        (7, 4, 4, 1),
+        (12, 4, 8, 0),
+        (16, 8, 4, 2),
+    ],
+)
+def test_convolution_on_the_cpu(size, channels, out_channels, crop):
+    compare_twins(block_conv, conv_tensors(3, size, channels, out_channels), crop=crop, twin="cpu")
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "out_channels"), [(1, 8, 16), (2, 8, 8), (3, 4, 5), (4, 16, 8), (8, 8, 4)]
+)
+def test_upsampling_on_the_cpu(size, channels, out_channels):
+    compare_twins(block_conv_up, conv_tensors(3, size, channels, out_channels), twin="cpu")
+
+
 def test_upsampling_is_the_convolution_of_repeated_voxels():
     x, weight, bias = conv_tensors(2, 3, 2, 4)
     big = F.interpolate(x.movedim(-1, 1), scale_factor=2, mode="nearest").movedim(1, -1)
@@ -76,8 +102,9 @@ def test_banded_weight_holds_every_kernel_element_once_an_output(band):
 def test_no_cubes():
     for size in (3, 6):
         x, weight, bias = conv_tensors(2, size, 16, 16)
-        assert block_conv(x[:0], weight, bias, backend="triton").shape == (0, size, size, size, 16)
-        assert block_conv_up(x[:0], weight, bias, backend="triton").shape == (0, 2 * size, 2 * size, 2 * size, 16)
+        for backend in ("reference", "cpu", "triton"):
+            assert block_conv(x[:0], weight, bias, backend=backend).shape == (0, size, size, size, 16)
+            assert block_conv_up(x[:0], weight, bias, backend=backend).shape == (0, 2 * size, 2 * size, 2 * size, 16)
 
 
 def test_channels_that_do_not_fit_are_refused():

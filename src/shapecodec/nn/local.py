@@ -154,8 +154,13 @@ class LocalDecoder(nn.Module):
         return relu_head(x, self.head_weight, self.head_bias)
 
 
+CPU_CHUNK = 256  # blocks at a time on a CPU: enough to share the dense weights, few enough for its memory
+
+
 def in_chunks(function: nn.Module | object, rows: Tensor, chunk: int) -> Tensor:
     """function(rows), at most `chunk` rows at a time; activations are recomputed in the backward pass when there are several chunks."""
+    if rows.device.type == "cpu" and not torch.is_grad_enabled():
+        chunk = min(chunk, CPU_CHUNK)
     if rows.device.type == "cpu" and not torch.is_grad_enabled():
         chunk = min(chunk, CPU_CHUNK)
     if len(rows) <= chunk:

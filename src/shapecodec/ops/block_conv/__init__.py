@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from shapecodec.errors import BadArgument
-from shapecodec.ops.block_conv import reference
+from shapecodec.ops.block_conv import cpu, reference
 from shapecodec.ops.dispatch import choose
 
 __all__ = ["block_conv", "block_conv_up"]
 
-BACKENDS = ("reference", "triton")
+BACKENDS = ("reference", "cpu", "triton")
 
 
 def block_conv(x: Tensor, weight: Tensor, bias: Tensor, *, crop: int = 0, backend: str = "auto") -> Tensor:
@@ -25,8 +25,9 @@ def block_conv(x: Tensor, weight: Tensor, bias: Tensor, *, crop: int = 0, backen
         (L, S - 2 crop, S - 2 crop, S - 2 crop, C'). Differentiable in x, weight and bias; sums in float32.
     """
     _check(x, weight, bias, crop)
-    if choose(backend, x.device, available=BACKENDS, op="block_conv") == "reference":
-        return reference.block_conv(x, weight, bias, crop=crop)
+    path = choose(backend, x.device, available=BACKENDS, op="block_conv")
+    if path != "triton":
+        return (cpu if path == "cpu" else reference).block_conv(x, weight, bias, crop=crop)
     from shapecodec.ops.block_conv import triton
 
     return triton.block_conv(x, weight, bias, crop=crop)
@@ -42,8 +43,9 @@ def block_conv_up(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str = "au
         (L, 2 S, 2 S, 2 S, C'). Differentiable in x, weight and bias.
     """
     _check(x, weight, bias, 0)
-    if choose(backend, x.device, available=BACKENDS, op="block_conv_up") == "reference":
-        return reference.block_conv_up(x, weight, bias)
+    path = choose(backend, x.device, available=BACKENDS, op="block_conv_up")
+    if path != "triton":
+        return (cpu if path == "cpu" else reference).block_conv_up(x, weight, bias)
     from shapecodec.ops.block_conv import triton
 
     return triton.block_conv_up(x, weight, bias)

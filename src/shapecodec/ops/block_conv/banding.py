@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 
+DENSE_SIZE = 4  # largest cube (input and output) worth one dense matrix: a 3^3 kernel joins most pairs of its voxels
+
+
 @dataclass(frozen=True)
 class Band:
     """Geometry of one banded product; all counts are voxels unless said otherwise.
@@ -124,3 +127,8 @@ def dense_weight(weight: Tensor, size: int, *, up: bool, crop: int = 0) -> Tenso
     wide = torch.tensordot(wide, axis, dims=([2], [2]))  # o c z Z y Y x X
     wide = wide.permute(6, 4, 2, 1, 7, 5, 3, 0)  # x y z c X Y Z o
     return wide.reshape(size**3 * weight.shape[1], -1)
+
+
+def dense_product(x: Tensor, matrix: Tensor, bias: Tensor, size: int) -> Tensor:
+    """x (L, S, S, S, C) times a matrix of `dense_weight` -> (L, size, size, size, C')."""
+    return (x.flatten(1) @ matrix).view(len(x), size, size, size, len(bias)) + bias

@@ -16,7 +16,6 @@ from torch import Tensor
 from shapecodec.ops.block_conv import banding
 from shapecodec.ops.block_conv.banding import Band
 
-DENSE_SIZE = 4  # largest cube (input and output) that takes the dense product
 ROWS = 128  # rows of a tile
 SPLITS = 64  # partial sums of a weight gradient, added in a fixed order
 
@@ -203,8 +202,8 @@ def _height(out_channels: int, size: int) -> int:
 def block_conv(x: Tensor, weight: Tensor, bias: Tensor, *, crop: int = 0) -> Tensor:
     """Triton twin of the reference."""
     size, x = x.shape[1], x.contiguous()
-    if size <= DENSE_SIZE:
-        return _dense(x, banding.dense_weight(weight, size, up=False, crop=crop), bias, size - 2 * crop)
+    if size <= banding.DENSE_SIZE:
+        return banding.dense_product(x, banding.dense_weight(weight, size, up=False, crop=crop), bias, size - 2 * crop)
     out_channels, channels = weight.shape[:2]
     band = banding.plain(size, crop, _height(out_channels, size - 2 * crop))
     adjoint_band = banding.plain(size - 2 * crop, -crop, _height(channels, size))
@@ -214,8 +213,8 @@ def block_conv(x: Tensor, weight: Tensor, bias: Tensor, *, crop: int = 0) -> Ten
 def block_conv_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Triton twin of the reference."""
     size, x = x.shape[1], x.contiguous()
-    if 2 * size <= DENSE_SIZE:
-        return _dense(x, banding.dense_weight(weight, size, up=True), bias, 2 * size)
+    if 2 * size <= banding.DENSE_SIZE:
+        return banding.dense_product(x, banding.dense_weight(weight, size, up=True), bias, 2 * size)
     out_channels, channels = weight.shape[:2]
     band = banding.upsampled(size, _height(2 * out_channels, size))
     adjoint_band = banding.upsampled_adjoint(size, _height(channels, size))
@@ -226,8 +225,3 @@ def _apply(x: Tensor, weight: Tensor, bias: Tensor, band: Band, adjoint_band: Ba
     banded = banding.banded_weight(weight, band).contiguous()
     adjoint = banding.banded_weight(banding.adjoint_weight(weight.detach()), adjoint_band).contiguous()
     return _BandedConv.apply(x, banded, adjoint, bias.contiguous(), band, adjoint_band)
-
-
-def _dense(x: Tensor, matrix: Tensor, bias: Tensor, size: int) -> Tensor:
-    out = x.flatten(1) @ matrix
-    return out.view(len(x), size, size, size, len(bias)) + bias
