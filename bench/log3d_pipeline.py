@@ -71,7 +71,6 @@ def stages(codec, mesh, resolution, surface):
     inputs = lap("prepare", lambda: codec.prepare(mesh, None, resolution=resolution))
     pairs = int((inputs.grid.neighbours() >= 0).sum())
     latents = lap("encode", lambda: codec.encode(inputs))
-    del inputs
     field = lap("decode", lambda: codec.decode(latents))
     out, _ = lap("extract", lambda: field.to_surface(surface=surface))
     return seconds, len(latents.levels[0].feats), pairs, len(out.faces)

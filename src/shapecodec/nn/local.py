@@ -18,7 +18,6 @@ from shapecodec.ops.block_conv import block_conv, block_conv_up
 from shapecodec.ops.block_norm import EPS, relu_group_norm, relu_head, relu_max_pool
 from shapecodec.ops.field_conv import field_conv
 
-
 CPU_CHUNK = 256  # blocks at inference: activations stay near the caches; 2,447 blocks take 0.9 instead of 2.6 GB
 
 
@@ -72,7 +71,7 @@ class _EncoderLayer(nn.Module):
 
 
 class _FirstLayer(_EncoderLayer):
-    """The encoder layer behind a pointwise projection 1 -> C of the field, folded up to its first convolution (`ops.field_conv`)."""
+    """The encoder layer behind a pointwise projection 1 -> C of the field, folded up to its first convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels)
@@ -112,6 +111,7 @@ class LocalEncoder(nn.Module):
         self.layers = nn.ModuleList(_EncoderLayer(width * k, width * 2 * k) for k in (1, 2, 4))
 
     def forward(self, field: Tensor) -> Tensor:
+        """(L, 12, 12, 12) -> (L, C)."""
         return in_chunks(self._encode, field, self.chunk)
 
     def _encode(self, field: Tensor) -> Tensor:
@@ -144,6 +144,7 @@ class LocalDecoder(nn.Module):
         self.head_bias = nn.Parameter(torch.tensor(0.7))  # the mean of the normalised field over active blocks
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(L, C) -> (L, 12, 12, 12)."""
         return in_chunks(self._decode, tokens, self.chunk)
 
     def _decode(self, tokens: Tensor) -> Tensor:
@@ -158,7 +159,7 @@ CPU_CHUNK = 256  # blocks at a time on a CPU: enough to share the dense weights,
 
 
 def in_chunks(function: nn.Module | object, rows: Tensor, chunk: int) -> Tensor:
-    """function(rows), at most `chunk` rows at a time; activations are recomputed in the backward pass when there are several chunks."""
+    """function(rows), at most `chunk` rows at a time; with several chunks the backward pass recomputes their activations."""
     if rows.device.type == "cpu" and not torch.is_grad_enabled():
         chunk = min(chunk, CPU_CHUNK)
     if rows.device.type == "cpu" and not torch.is_grad_enabled():

@@ -14,7 +14,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-
 DENSE_SIZE = 4  # largest cube (input and output) worth one dense matrix: a 3^3 kernel joins most pairs of its voxels
 
 

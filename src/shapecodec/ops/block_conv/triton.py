@@ -184,7 +184,7 @@ class _BandedConv(torch.autograd.Function):
         return band_product(x, banded, bias, band)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, adjoint = ctx.saved_tensors
         dy = dy.contiguous()
         dx = band_product(dy, adjoint, None, ctx.adjoint_band) if ctx.needs_input_grad[0] else None

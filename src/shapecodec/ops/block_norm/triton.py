@@ -68,7 +68,8 @@ def _norm_forward(
 
 @triton.jit
 def _norm_backward(
-    x: tl.tensor, dy: tl.tensor, weight: tl.tensor, mean: tl.tensor, rstd: tl.tensor, dx: tl.tensor, dweight: tl.tensor, dbias: tl.tensor,
+    x: tl.tensor, dy: tl.tensor, weight: tl.tensor, mean: tl.tensor, rstd: tl.tensor,
+    dx: tl.tensor, dweight: tl.tensor, dbias: tl.tensor,
     V: tl.constexpr, C: tl.constexpr, G: tl.constexpr, RELU: tl.constexpr, BV: tl.constexpr,
 ) -> None:  # fmt: skip
     cube = tl.program_id(0).to(tl.int64)
@@ -121,7 +122,7 @@ class _ReluGroupNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, rstd = ctx.saved_tensors
         dx = torch.empty_like(x)
         dweight, dbias = torch.zeros(2, len(x), x.shape[-1], device=x.device)
@@ -211,7 +212,7 @@ class _ReluMaxPool(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
         (which,) = ctx.saved_tensors
         size = ctx.shape[1]
         dx = dy.new_zeros(ctx.shape)  # an odd last plane gets nothing
@@ -269,7 +270,7 @@ class _ReluHead(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         dx, count = torch.empty_like(x), dout.numel()
         programs = triton.cdiv(count, 256)

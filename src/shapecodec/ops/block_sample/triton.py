@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -29,7 +27,16 @@ def block_sample(points: Tensor, values: Tensor, grid: SparseGrid, fill: float) 
 
 
 @triton.jit
-def _corner(values: Any, table: Any, fill: Any, blocks: Any, i: Any, j: Any, k: Any, keep: Any) -> Any:
+def _corner(
+    values: tl.tensor,
+    table: tl.tensor,
+    fill: tl.tensor,
+    blocks: tl.tensor,
+    i: tl.tensor,
+    j: tl.tensor,
+    k: tl.tensor,
+    keep: tl.tensor,
+) -> tl.tensor:
     size = blocks * 8
     keep = keep & (i >= 0) & (j >= 0) & (k >= 0) & (i < size) & (j < size) & (k < size)
     cell = ((i >> 3) * blocks + (j >> 3)) * blocks + (k >> 3)
@@ -41,14 +48,14 @@ def _corner(values: Any, table: Any, fill: Any, blocks: Any, i: Any, j: Any, k: 
 
 @triton.jit
 def _sample(
-    points: Any,
-    values: Any,
-    table: Any,
-    value: Any,
-    gradient: Any,
-    count: Any,
-    blocks: Any,
-    fill: Any,
+    points: tl.tensor,
+    values: tl.tensor,
+    table: tl.tensor,
+    value: tl.tensor,
+    gradient: tl.tensor,
+    count: tl.tensor,
+    blocks: tl.tensor,
+    fill: tl.tensor,
     POINTS: tl.constexpr,
 ) -> None:
     lane = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)

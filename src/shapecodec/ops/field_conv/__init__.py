@@ -1,8 +1,9 @@
 """A 3^3 stencil of its own for every cube, applied to a scalar field: the first convolution of LoG3D's encoder, folded.
 
-Up to that convolution the network is affine in the field: projection 1 -> C, group normalisation (an affine map once the cube's mean
-and variance are known) and a pointwise map. All of it folds into per-cube stencils over two channels, the field and the indicator of
-the cube (zero padding cuts both), 16 times less arithmetic than convolving C channels, and no C-channel tensor is ever stored.
+Up to that convolution the network is affine in the field: projection 1 -> C, group normalisation (an affine map once
+the cube's mean and variance are known) and a pointwise map. All of it folds into per-cube stencils over two channels,
+the field and the indicator of the cube (zero padding cuts both): 16 times less arithmetic than convolving C channels,
+and no C-channel tensor is ever stored.
 """
 
 from __future__ import annotations

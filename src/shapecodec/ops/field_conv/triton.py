@@ -1,6 +1,7 @@
 """Triton twin: a program a cube, plain float32 arithmetic; the cube's 7 KB stay in the cache.
 
-Gathering columns for tensor cores was 12 times slower (0.73 us a cube of 12^3 x 32 on an H100): one scattered load per column element.
+Gathering columns for tensor cores was 6 times slower (0.73 us a cube of 12^3 x 32 on an H100): a scattered load for
+every element of a column.
 The indicator's part depends on a voxel only through which faces of the cube it touches, one of 27 classes.
 """
 
@@ -141,7 +142,7 @@ class _FieldConv(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor, Tensor, None]:
         (field,) = ctx.saved_tensors
         size, dy = field.shape[1], dy.contiguous()
         on_field = torch.zeros(len(field), 27, ctx.channels, device=field.device)

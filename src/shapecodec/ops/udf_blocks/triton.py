@@ -7,7 +7,7 @@ the order of the faces. The host waits for the device five times, for sizes only
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -24,12 +24,14 @@ _ITEMS = 1 << 24  # culled at a time: 64 bytes of mask an item
 
 
 @triton.jit
-def _column(rows, row, index, live):
+def _column(rows: tl.tensor, row: tl.tensor, index: tl.tensor, live: tl.tensor) -> tl.tensor:
     return tl.load(rows + row * 37 + index, mask=live, other=0.0)
 
 
 @triton.jit
-def _dot(rows, row, index, live, x, y, z):
+def _dot(
+    rows: tl.tensor, row: tl.tensor, index: tl.tensor, live: tl.tensor, x: tl.tensor, y: tl.tensor, z: tl.tensor
+) -> tl.tensor:
     return (
         _column(rows, row, index, live) * x
         + _column(rows, row, index + 1, live) * y
@@ -38,14 +40,24 @@ def _dot(rows, row, index, live, x, y, z):
 
 
 @triton.jit
-def _extent(rows, row, index, live):
+def _extent(rows: tl.tensor, row: tl.tensor, index: tl.tensor, live: tl.tensor) -> tl.tensor:
     a = tl.abs(_column(rows, row, index, live))
     b = tl.abs(_column(rows, row, index + 1, live))
     return a + b + tl.abs(_column(rows, row, index + 2, live))
 
 
 @triton.jit
-def _edge(rows, row, edge, live, x, y, z, half, reach):
+def _edge(
+    rows: tl.tensor,
+    row: tl.tensor,
+    edge: tl.tensor,
+    live: tl.tensor,
+    x: tl.tensor,
+    y: tl.tensor,
+    z: tl.tensor,
+    half: tl.tensor,
+    reach: tl.tensor,
+) -> tl.tensor:
     """Squared in-plane distance to an edge, its signed distance, whether the cube may be within reach of its line."""
     inward = _dot(rows, row, 12 + 3 * edge, live, x, y, z) - _column(rows, row, 25 + edge, live)
     along = _dot(rows, row, 3 + 3 * edge, live, x, y, z) - _column(rows, row, 22 + edge, live)
@@ -55,24 +67,32 @@ def _edge(rows, row, edge, live, x, y, z, half, reach):
 
 
 @triton.jit
-def _box_axis(rows, row, axis, live, centre, half, reach):
+def _box_axis(
+    rows: tl.tensor,
+    row: tl.tensor,
+    axis: tl.tensor,
+    live: tl.tensor,
+    centre: tl.tensor,
+    half: tl.tensor,
+    reach: tl.tensor,
+) -> tl.tensor:
     above = _column(rows, row, 31 + axis, live) - reach <= centre + half
     return above & (_column(rows, row, 34 + axis, live) + reach >= centre - half)
 
 
 @triton.jit(do_not_specialize=["items", "nodes"])  # else a compilation for each divisibility by 16
 def _cull_kernel(
-    rows_ptr,
-    triangle_ptr,
-    base_ptr,
-    mask_ptr,
-    items,
-    nodes,
-    size,
-    middle,
-    reach,
+    rows_ptr: tl.tensor,
+    triangle_ptr: tl.tensor,
+    base_ptr: tl.tensor,
+    mask_ptr: tl.tensor,
+    items: tl.tensor,
+    nodes: tl.tensor,
+    size: tl.tensor,
+    middle: tl.tensor,
+    reach: tl.tensor,
     ITEMS: tl.constexpr,
-):
+) -> None:
     """mask[item, 16 dx + 4 dy + dz] = whether node base + (dx, dy, dz) may touch the item's triangle (in float64)."""
     item = (tl.program_id(0) * ITEMS + tl.arange(0, ITEMS))[:, None]
     lane = tl.arange(0, 64)[None, :]
@@ -103,7 +123,7 @@ def _cull_kernel(
 
 
 @triton.jit
-def _spread(v):
+def _spread(v: tl.tensor) -> tl.tensor:
     """Ten bits to every third bit."""
     v = (v | (v << 16)) & 0x30000FF
     v = (v | (v << 8)) & 0x300F00F
@@ -112,7 +132,9 @@ def _spread(v):
 
 
 @triton.jit(do_not_specialize=["pairs"])
-def _key_kernel(flat_ptr, base_ptr, key_ptr, pairs, TILE: tl.constexpr):
+def _key_kernel(
+    flat_ptr: tl.tensor, base_ptr: tl.tensor, key_ptr: tl.tensor, pairs: tl.tensor, TILE: tl.constexpr
+) -> None:
     """Morton key of the block of each surviving (item, lane)."""
     pair = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     live = pair < pairs
@@ -127,17 +149,17 @@ def _key_kernel(flat_ptr, base_ptr, key_ptr, pairs, TILE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["pairs"])
 def _constant_kernel(
-    rows_ptr,
-    order_ptr,
-    flat_ptr,
-    triangle_ptr,
-    base_ptr,
-    out_ptr,
-    out_triangle_ptr,
-    pairs,
-    middle,
+    rows_ptr: tl.tensor,
+    order_ptr: tl.tensor,
+    flat_ptr: tl.tensor,
+    triangle_ptr: tl.tensor,
+    base_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    out_triangle_ptr: tl.tensor,
+    pairs: tl.tensor,
+    middle: tl.tensor,
     TILE: tl.constexpr,
-):
+) -> None:
     """Per pair in sorted order: the triangle, and its terms at the block's centre, rounded from float64."""
     pair = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     live = pair < pairs
@@ -165,7 +187,9 @@ def _constant_kernel(
 
 
 @triton.jit
-def _edge_squared(constants, directions, edge: tl.constexpr, x, y, z):
+def _edge_squared(
+    constants: tl.tensor, directions: tl.tensor, edge: tl.constexpr, x: tl.tensor, y: tl.tensor, z: tl.tensor
+) -> tl.tensor:
     along = tl.load(directions + 3 + 3 * edge) * x
     along += tl.load(directions + 4 + 3 * edge) * y
     along += tl.load(directions + 5 + 3 * edge) * z
@@ -180,14 +204,14 @@ def _edge_squared(constants, directions, edge: tl.constexpr, x, y, z):
 
 @triton.jit
 def _nearest_kernel(
-    constant_ptr,
-    triangle_ptr,
-    direction_ptr,
-    start_ptr,
-    stop_ptr,
-    squared_ptr,
-    lowest_ptr,
-):
+    constant_ptr: tl.tensor,
+    triangle_ptr: tl.tensor,
+    direction_ptr: tl.tensor,
+    start_ptr: tl.tensor,
+    stop_ptr: tl.tensor,
+    squared_ptr: tl.tensor,
+    lowest_ptr: tl.tensor,
+) -> None:
     """Squared distances of a block's 512 voxels to one list of triangles, and their minimum."""
     part = tl.program_id(0).to(tl.int64)
     voxel = tl.arange(0, 512)
@@ -215,8 +239,13 @@ def _nearest_kernel(
 
 @triton.jit
 def _finish_kernel(
-    squared_ptr, block_ptr, part_ptr, out_ptr, inverse_truncation, PARTS: tl.constexpr
-):
+    squared_ptr: tl.tensor,
+    block_ptr: tl.tensor,
+    part_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    inverse_truncation: tl.tensor,
+    PARTS: tl.constexpr,
+) -> None:
     """min over a block's lists, square root, truncation."""
     row = tl.program_id(0).to(tl.int64)
     block = tl.load(block_ptr + row)
