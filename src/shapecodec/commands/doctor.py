@@ -22,7 +22,6 @@ PACKAGES = (
     "triton",
     "numpy",
     "numba",
-    "trimesh",
     "safetensors",
     "accelerate",
     "DracoPy",

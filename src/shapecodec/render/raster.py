@@ -92,9 +92,9 @@ def _draw(
 ) -> None:
     """All faces, in the rows from `top` up to `bottom`."""
     for f in range(len(faces)):
-        first, last = np.int64(rows[f, 0]), np.int64(rows[f, 1])
+        first, last = int(rows[f, 0]), int(rows[f, 1])
         if first < bottom and last >= top and first <= last:
-            first, last = max(first, np.int64(top)), min(last, np.int64(bottom - 1))
+            first, last = max(first, top), min(last, bottom - 1)
             _draw_face(pixels, depth, faces, f, first, last, face, nearest)
 
 
