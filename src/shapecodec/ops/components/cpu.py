@@ -10,15 +10,16 @@ from numba import njit
 from torch import Tensor
 
 
-def lowest_connected(count: int, joined: Tensor) -> Tensor:
+def lowest_connected(count: int, joined: Tensor, group: Tensor | None) -> Tensor:
     """See reference."""
     root = np.arange(count)
-    _unite(joined.numpy(), root)
+    _unite(joined.numpy(), np.zeros(0, np.int64) if group is None else group.numpy(), root)
     return torch.from_numpy(root)
 
 
 @njit(cache=True, nogil=True)
-def _find(root: Any, vertex: int) -> int:
+def find(root: Any, vertex: int) -> int:
+    """The root of a vertex, halving the path to it."""
     while root[vertex] != vertex:
         root[vertex] = root[root[vertex]]
         vertex = root[vertex]
@@ -26,15 +27,22 @@ def _find(root: Any, vertex: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _unite(joined: Any, root: Any) -> None:
+def unite(root: Any, first: int, second: int) -> None:
+    """Connects two vertices; the lower root stays one."""
+    first, second = find(root, first), find(root, second)
+    if first < second:
+        root[second] = first
+    else:
+        root[first] = second
+
+
+@njit(cache=True, nogil=True)
+def _unite(joined: Any, group: Any, root: Any) -> None:
+    width = joined.shape[1]
     for row in range(len(joined)):
-        low = _find(root, joined[row, 0])
-        for place in range(1, joined.shape[1]):
-            other = _find(root, joined[row, place])
-            if other < low:
-                root[low] = other
-                low = other
-            elif other > low:
-                root[other] = low
+        for place in range(width - 1 if len(group) == 0 else width * (width - 1) // 2):
+            first, second = joined[row, place], joined[row, (place + 1) % width]
+            if len(group) == 0 or group[first] == group[second]:
+                unite(root, first, second)
     for vertex in range(len(root)):
         root[vertex] = root[root[vertex]]

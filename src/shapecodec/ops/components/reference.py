@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 
-def lowest_connected(count: int, joined: Tensor) -> Tensor:
+def lowest_connected(count: int, joined: Tensor, group: Tensor | None) -> Tensor:
     """(count,) int64: the lowest vertex that each vertex is connected to."""
     root = torch.arange(count, device=joined.device)
     rows = joined.long()
+    if group is not None:
+        pairs = torch.cat([rows[:, [a, b]] for a in range(rows.shape[1]) for b in range(a)])
+        rows = pairs[group[pairs[:, 0]] == group[pairs[:, 1]]]
     while len(rows):
         ends = root[rows]
         low = ends.amin(1)
