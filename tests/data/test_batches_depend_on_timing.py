@@ -11,8 +11,8 @@ import torch
 from shapecodec.codecs.log3d.inputs import BlockInputs
 from shapecodec.data.augment import Augment
 from shapecodec.data.collection import MeshCollection, build_pool
+from shapecodec.data.pool import open_source
 from shapecodec.data.prefetch import Prefetched
-from shapecodec.data.pool import CropPool, open_source
 from shapecodec.data.source import REACH_VOX, BlockSource, SourceConfig, _inside, _near, rows_around
 from shapecodec.errors import BadArgument
 from shapecodec.grid import SparseGrid

@@ -27,7 +27,7 @@ def block_conv_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def parity_kernels(weight: Tensor) -> Tensor:
-    """(C', C, 3, 3, 3) -> (8 C', C, 3, 3, 3): for output voxels 2 v + p, parities p in (x, y, z) order, on the small cube around v."""
+    """(C', C, 3, 3, 3) -> (8 C', C, 3, 3, 3): for output voxels 2 v + p, parities p in (x, y, z) order, around v."""
     parity, offset, kernel = torch.arange(2)[:, None, None], torch.arange(3)[:, None] - 1, torch.arange(3)
     axis = (torch.div(parity + kernel - 1, 2, rounding_mode="floor") == offset).to(weight)  # (2, 3, 3)
     wide = torch.einsum("ocabd,pia,qjb,rkd->pqrocijk", weight, axis, axis, axis)
