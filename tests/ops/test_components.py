@@ -34,6 +34,15 @@ def test_cpu_against_reference(count, rows, width):
     assert torch.equal(components(count, joined.int(), backend="cpu"), expected)
 
 
+@pytest.mark.parametrize("width", [2, 3])
+def test_groups_are_not_connected(width):
+    joined, group = graph(500, 800, width), torch.arange(500) % 3
+    edges = torch.cat([joined[:, [a, b]] for a in range(width) for b in range(a)])
+    expected = components(500, edges[group[edges[:, 0]] == group[edges[:, 1]]], backend="reference")
+    for backend in ("reference", "cpu"):
+        assert torch.equal(components(500, joined, group, backend=backend), expected)
+
+
 def test_long_chain_backwards():
     chain = torch.stack([torch.arange(1, 5000), torch.arange(4999)], 1).flip(0)
     for backend in ("reference", "cpu"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shapecodec.errors import BadArgument
-from shapecodec.ops.layer_pairs import covered_vertices, opposite_vertices
+from shapecodec.ops.layer_pairs import covered_vertices, opposite_vertices, vertex_cells
 
 
 def cloud(count: int, extent: float = 6.0, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,7 +22,7 @@ def test_opposite_against_all_pairs():
     fits = (directions @ directions.T <= -0.6) & (along.abs() <= 0.5) & (square <= 1)
     beside = torch.where(fits, square - along**2, torch.inf)
     expected = torch.where(fits.any(1), beside.argmin(1), -1)
-    found = opposite_vertices(points, directions, alignment=-0.6, backend="reference")
+    found = opposite_vertices(vertex_cells(points, backend="reference"), directions, alignment=-0.6)
     assert (expected >= 0).sum() > 200
     assert torch.equal(found, expected)
 
@@ -34,7 +34,7 @@ def test_covered_against_all_pairs():
     near = (points[None] - points[:, None]).square().sum(2) <= 1
     expected = (near & (owner[None] != owner[:, None]) & (owner[None] >= 0)).any(1) & asked
     assert 0 < expected.sum() < asked.sum()
-    assert torch.equal(covered_vertices(points, owner, asked, backend="reference"), expected)
+    assert torch.equal(covered_vertices(vertex_cells(points, backend="reference"), owner, asked), expected)
 
 
 @pytest.mark.parametrize(
@@ -43,29 +43,32 @@ def test_covered_against_all_pairs():
 )
 def test_fast_paths_against_reference(backend, count):
     points, directions = cloud(count, extent=3.0 + count**0.4)
-    options = {"thickness": 0.4, "alignment": -0.5}
-    want = opposite_vertices(points, directions, **options, backend="reference")
-    assert torch.equal(opposite_vertices(points, directions, **options, backend=backend), want)
     owner, asked = torch.arange(count) // 7 % 4 - 1, torch.arange(count) % 4 > 0
-    want = covered_vertices(points, owner, asked, backend="reference")
-    assert torch.equal(covered_vertices(points, owner, asked, backend=backend), want)
+    plain, fast = vertex_cells(points, backend="reference"), vertex_cells(points, backend=backend)
+    options = {"thickness": 0.4, "alignment": -0.5}
+    want = opposite_vertices(plain, directions, **options)
+    assert torch.equal(opposite_vertices(fast, directions, **options), want)
+    assert torch.equal(covered_vertices(fast, owner, asked), covered_vertices(plain, owner, asked))
 
 
 def test_shapes_that_do_not_fit():
     with pytest.raises(BadArgument):
-        opposite_vertices(torch.zeros(4, 3), torch.zeros(3, 3))
+        vertex_cells(torch.zeros(4))
     with pytest.raises(BadArgument):
-        covered_vertices(torch.zeros(4, 3), torch.zeros(4), torch.zeros(3, dtype=torch.bool))
+        opposite_vertices(vertex_cells(torch.zeros(4, 3)), torch.zeros(3, 3))
+    with pytest.raises(BadArgument):
+        covered_vertices(vertex_cells(torch.zeros(4, 3)), torch.zeros(4), torch.zeros(3, dtype=torch.bool))
 
 
 @pytest.mark.gpu
 def test_triton_against_reference_on_a_million():
     points, directions = cloud(1_000_000, extent=150.0, device="cuda")
-    want = opposite_vertices(points, directions, alignment=-0.5, backend="reference")
-    assert (opposite_vertices(points, directions, alignment=-0.5, backend="triton") == want).float().mean() > 0.9999
+    plain, fast = vertex_cells(points, backend="reference"), vertex_cells(points, backend="triton")
+    want = opposite_vertices(plain, directions, alignment=-0.5)
+    assert (opposite_vertices(fast, directions, alignment=-0.5) == want).float().mean() > 0.9999
     owner, asked = (
         torch.arange(len(points), device="cuda") % 3,
         torch.ones(len(points), dtype=torch.bool, device="cuda"),
     )
-    want = covered_vertices(points, owner, asked, backend="reference")
-    assert (covered_vertices(points, owner, asked, backend="triton") == want).float().mean() > 0.9999
+    want = covered_vertices(plain, owner, asked)
+    assert (covered_vertices(fast, owner, asked) == want).float().mean() > 0.9999

@@ -93,7 +93,7 @@ def outward(shell_vertices: Tensor, resolution: int, directions: Tensor, region:
     Returns:
         (R,) bool; False for regions that do not close.
     """
-    place = (shell_vertices.double() + 0.5) * resolution - 0.5
+    place = (shell_vertices + 0.5) * resolution - 0.5
     whole = (place - place.round()).abs() < ON_GRID
     crossing = whole[:, 1] & whole[:, 2] & ~whole[:, 0] & (region >= 0)
     vertex = crossing.nonzero()[:, 0]

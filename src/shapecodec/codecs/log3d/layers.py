@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from shapecodec.codecs.log3d.regions import Regions, Shell
-from shapecodec.ops.layer_pairs import covered_vertices
+from shapecodec.ops.layer_pairs import VertexCells, covered_vertices
 
 TEAR = 100.0  # price of an edge between a kept vertex that nobody else covers and a dropped one: it would be a hole
 SEAM = 0.5  # price of any other edge between kept and dropped: a rim costs little, a ragged cut does
@@ -43,12 +43,12 @@ class Balance:
     seam: np.ndarray
 
 
-def weigh(shell: Shell, regions: Regions) -> Balance:
+def weigh(shell: Shell, regions: Regions, cells: VertexCells) -> Balance:
     """Counts vertices and edges, on the shell's device; the result is small and lies on the CPU."""
     region, other = regions.region, shell.opposite
     count = int(region.max()) + 1
     alone = other < 0
-    covered = covered_vertices(shell.points, region, alone)
+    covered = covered_vertices(cells, region, alone)
     uncovered = alone & ~covered
     vertex = (~alone).nonzero()[:, 0]
     first, second, pairs = _count_between(region[vertex], region[other[vertex]], count)

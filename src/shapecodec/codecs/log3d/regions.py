@@ -17,10 +17,9 @@ from torch import Tensor
 
 from shapecodec.ops.components import components
 from shapecodec.ops.mutex_clusters import mutex_clusters
+from shapecodec.ops.shell_patches import shell_patches
 
-SELF_PAIRED = 0.02  # of a component's vertices, above which it is coloured
-FLAT = 0.9  # cosine between the directions along an edge, on both layers, for its ends to be one patch
-GROW_ROUNDS = 4  # edges from the patches into the rim, which is about three voxels around at one voxel's distance
+SELF_PAIRED = 0.02  # of a component's vertices, above which it is cut
 BESIDE = 0.1  # vote of an edge against 1 of an opposite pair: pairs rule wherever there are any
 SMALLEST = 32  # vertices; smaller regions are noise and join what surrounds them
 
@@ -63,23 +62,29 @@ def cut_into_regions(shell: Shell) -> Regions:
     component = components(count, shell.faces)
     other = shell.opposite
     among_themselves = (other >= 0) & (component[other.clamp(min=0)] == component)
-    size = torch.bincount(component)
-    share = torch.bincount(component, among_themselves.double(), minlength=len(size)) / size
-    coloured = (share > SELF_PAIRED)[component]
-    if not bool(coloured.any()):
+    share = torch.bincount(component[among_themselves], minlength=int(component.max()) + 1) / torch.bincount(component)
+    cut = (share > SELF_PAIRED)[component]
+    if not bool(cut.any()):
         return Regions(component, component, component.new_zeros(0, 2))
-    faces = shell.faces[coloured[shell.faces[:, 0].long()]].long()
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    group = _groups(shell, edges, among_themselves & coloured, coloured)
-    region = _connected(count, component, group, edges)
-    region = _connected(count, component, _without_specks(group, region, edges), edges)
-    return Regions(component, region, edges[region[edges[:, 0]] != region[edges[:, 1]]])
+    faces = shell.faces[cut[shell.faces[:, 0].long()]]
+    group = torch.where(cut, _groups(shell, faces, torch.where(among_themselves & cut, other, -1)), -1)
+    region = components(count, shell.faces, group)
+    region = components(count, shell.faces, _without_specks(group, region, _edges_between(faces, region)))
+    return Regions(component, region, _edges_between(faces, region))
+
+
+def _edges_between(faces: Tensor, label: Tensor) -> Tensor:
+    """(E, 2) int64 edges between vertices of different labels, in both directions."""
+    a, b, c = (label[corner.long()] for corner in faces.unbind(1))
+    mixed = faces[(a != b) | (b != c)].long()
+    edges = torch.cat([mixed[:, [0, 1]], mixed[:, [1, 2]], mixed[:, [2, 0]]])
+    return edges[label[edges[:, 0]] != label[edges[:, 1]]]
 
 
 def _without_specks(group: Tensor, region: Tensor, edges: Tensor) -> Tensor:
     """Gives the vertices of every small region the group that most of the edges around it lead to (lowest of equals)."""
-    small = torch.bincount(region)[region] < SMALLEST
-    around = edges[small[edges[:, 0]] & ~small[edges[:, 1]]]
+    small = torch.bincount(region) < SMALLEST
+    around = edges[small[region[edges[:, 0]]] & ~small[region[edges[:, 1]]]]
     count = int(group.max()) + 1
     key, times = torch.unique(region[around[:, 0]] * count + group[around[:, 1]], return_counts=True)
     speck, found = torch.div(key, count, rounding_mode="floor"), key % count
@@ -92,61 +97,23 @@ def _without_specks(group: Tensor, region: Tensor, edges: Tensor) -> Tensor:
     return torch.where(new[region] >= 0, new[region], group)
 
 
-def _connected(count: int, component: Tensor, group: Tensor, edges: Tensor) -> Tensor:
-    """Connected parts of one group; components that are not cut have no edges here and stay whole."""
-    joined = edges[group[edges[:, 0]] == group[edges[:, 1]]]
-    whole = torch.ones(count, dtype=torch.bool, device=component.device)
-    whole[edges[:, 0]] = False
-    anchor = torch.full((int(component.max()) + 1,), count, device=component.device)
-    member = whole.nonzero()[:, 0]
-    anchor.scatter_reduce_(0, component[member], member, "amin")
-    return components(count, torch.cat([joined, torch.stack([anchor[component[member]], member], 1)]))
-
-
-def _groups(shell: Shell, edges: Tensor, paired: Tensor, coloured: Tensor) -> Tensor:
+def _groups(shell: Shell, faces: Tensor, opposite: Tensor) -> Tensor:
     """(V,) int64 groups, equal where neither the clusters nor the two colours cut."""
-    patch = _patches(shell, edges, paired, coloured)
-    directions = shell.directions
-    across = patch[edges[:, 0]] != patch[edges[:, 1]]
-    beside = edges[across & (edges[:, 0] < edges[:, 1])]
-    alike = (directions[beside[:, 0]] * directions[beside[:, 1]]).sum(1).clamp(min=0.1)
-    vertex = paired.nonzero()[:, 0]
-    first = torch.cat([patch[beside[:, 0]], patch[vertex]])
-    second = torch.cat([patch[beside[:, 1]], patch[shell.opposite[vertex]]])
+    patch = shell_patches(shell.directions, faces, opposite)
+    used = torch.zeros(len(patch), dtype=torch.bool, device=patch.device)
+    used[patch] = True
+    patch = (torch.cumsum(used, 0) - 1)[patch]
+    edges = _edges_between(faces, patch)
+    edges = edges[edges[:, 0] < edges[:, 1]]
+    alike = (shell.directions[edges[:, 0]] * shell.directions[edges[:, 1]]).sum(1).clamp(min=0.1)
+    vertex = (opposite >= 0).nonzero()[:, 0]
+    first = torch.cat([patch[edges[:, 0]], patch[vertex]])
+    second = torch.cat([patch[edges[:, 1]], patch[opposite[vertex]]])
     votes = torch.cat([BESIDE * alike.double(), -torch.ones(len(vertex), dtype=torch.float64, device=patch.device)])
     first, second, votes = _add_up(first, second, votes)
     count = int(patch.max()) + 1
     cluster = mutex_clusters(count, torch.stack([first, second], 1).cpu(), votes.cpu()).to(patch.device)
     return (2 * cluster + two_colours(count, first, second, votes))[patch]
-
-
-def _patches(shell: Shell, edges: Tensor, paired: Tensor, coloured: Tensor) -> Tensor:
-    """(V,) int64 patches: flat parts that have an opposite, grown into the rim; then whatever is left."""
-    directions, other = shell.directions, shell.opposite.clamp(min=0)
-    start, end = edges.unbind(1)
-    alike = (directions[start] * directions[end]).sum(1)
-    alike_opposite = (directions[other[start]] * directions[other[end]]).sum(1)
-    flat = paired[start] & paired[end] & (alike > FLAT) & (alike_opposite > FLAT)
-    patch = components(len(paired), edges[flat])
-    label = torch.where(paired, patch, -1)
-    for _ in range(GROW_ROUNDS):
-        label = _grow(label, edges, alike)
-    left = coloured & (label < 0)
-    bends = left[start] & left[end] & (alike > 0.5)
-    rest = components(len(paired), edges[bends])
-    return torch.unique(torch.where(label < 0, rest + len(paired), label), return_inverse=True)[1]
-
-
-def _grow(label: Tensor, edges: Tensor, alike: Tensor) -> Tensor:
-    """Gives every unlabelled vertex the label of its neighbour of the most similar direction (lowest label of equals)."""
-    open_edges = (label[edges[:, 0]] < 0) & (label[edges[:, 1]] >= 0)
-    vertex, source = edges[open_edges].unbind(1)
-    likeness = alike[open_edges]
-    best = torch.full((len(label),), -2.0, device=label.device).scatter_reduce_(0, vertex, likeness, "amax")
-    chosen = likeness == best[vertex]
-    lowest = torch.full_like(label, torch.iinfo(torch.int64).max)
-    lowest.scatter_reduce_(0, vertex[chosen], label[source[chosen]], "amin")
-    return torch.where((label < 0) & (best > -2.0), lowest, label)
 
 
 def two_colours(count: int, first: Tensor, second: Tensor, votes: Tensor) -> Tensor:
@@ -188,8 +155,8 @@ def _add_up(first: Tensor, second: Tensor, votes: Tensor) -> tuple[Tensor, Tenso
     """One vote a pair of different nodes, first < second, in order; sums of zero are dropped."""
     low, high = torch.minimum(first, second), torch.maximum(first, second)
     between = low != high
-    key, place = torch.unique((low[between] << 32) | high[between], return_inverse=True)
     fixed = (votes[between] * 2.0**24).round().long()  # integer sums do not depend on the order of atomics
+    key, place = torch.unique((low[between] << 32) | high[between], return_inverse=True)
     total = torch.zeros(len(key), dtype=torch.int64, device=key.device).index_add_(0, place, fixed)
     key, total = key[total != 0], total[total != 0]
     return key >> 32, key & 0xFFFFFFFF, total.double() / 2.0**24

@@ -12,7 +12,7 @@ from shapecodec.codecs.log3d.finish import border, kept_faces, outward, patch_ho
 from shapecodec.codecs.log3d.layers import choose_regions, weigh
 from shapecodec.codecs.log3d.regions import Regions, Shell, cut_into_regions
 from shapecodec.ops.components import components
-from shapecodec.ops.layer_pairs import covered_vertices, opposite_vertices
+from shapecodec.ops.layer_pairs import VertexCells, covered_vertices, opposite_vertices, vertex_cells
 
 RESTORE_SIZE = (
     48  # vertices, about 6 x 6 voxels; smaller losses are blunt corners, and a patch there only opens the mesh
@@ -66,15 +66,16 @@ def single_layer(
         lost_weight: how much worse a lost vertex is than a doubled one.
         restore: keep what is lost nevertheless, as patches of the dropped layers.
     """
-    shell = Shell(points, directions, faces, opposite_vertices(points, directions))
+    cells = vertex_cells(points)
+    shell = Shell(points, directions, faces, opposite_vertices(cells, directions))
     regions = cut_into_regions(shell)
     prefer = _faces_right(shell, regions).numpy()
-    kept_region = torch.from_numpy(choose_regions(weigh(shell, regions), lost_weight, prefer)).to(points.device)
+    kept_region = torch.from_numpy(choose_regions(weigh(shell, regions, cells), lost_weight, prefer)).to(points.device)
     kept = kept_region[regions.region]
-    double, lost = _coverage(shell, kept)
+    double, lost = _coverage(shell, kept, cells)
     if restore:
         kept = kept | _spread(shell.faces, _large(shell.faces, lost), RESTORE_ROUNDS)
-        double, lost = _coverage(shell, kept)
+        double, lost = _coverage(shell, kept, cells)
     patching = patch_holes(points, border(faces, kept), distance)
     merged = torch.cat([kept_faces(shell, kept), patching.faces])
     all_points = torch.cat([points, patching.points])
@@ -84,7 +85,8 @@ def single_layer(
     region = torch.where(kept, regions.region, -1)
     turned = outward(vertices, resolution, directions, region, solid)
     of_face = regions.region[merged[:, 0]]
-    turned |= whole & ~solid & (signed_volumes(all_points, merged, of_face, len(whole)) < 0)
+    open_face = (whole & ~solid)[of_face]
+    turned |= signed_volumes(all_points, merged[open_face], of_face[open_face], len(whole)) < 0
     merged = torch.where(turned[of_face][:, None], merged.flip(1), merged)
     merged_points, merged = _compact(all_points, merged)
     return Layer(
@@ -108,11 +110,11 @@ def _faces_right(shell: Shell, regions: Regions) -> Tensor:
     return (shell.directions[first, 0] > 0).cpu()
 
 
-def _coverage(shell: Shell, kept: Tensor) -> tuple[Tensor, Tensor]:
+def _coverage(shell: Shell, kept: Tensor, cells: VertexCells) -> tuple[Tensor, Tensor]:
     """(V,) bool kept vertices with a kept opposite, and dropped vertices that no kept one covers."""
     other_kept = (shell.opposite >= 0) & kept[shell.opposite.clamp(min=0)]
     asked = ~kept & ~other_kept
-    covered = covered_vertices(shell.points, torch.where(kept, 0, -1), asked)
+    covered = covered_vertices(cells, torch.where(kept, 0, -1), asked)
     return kept & other_kept, asked & ~covered
 
 

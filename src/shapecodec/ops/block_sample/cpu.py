@@ -32,6 +32,31 @@ def _corner(values: Any, table: Any, fill: Any, i: int, j: int, k: int) -> Any:
     return values[row, i & 7, j & 7, k & 7]
 
 
+@njit(cache=True, nogil=True)
+def _corners(values: Any, table: Any, fill: Any, i: int, j: int, k: int) -> Any:
+    size = table.shape[0] * 8 - 1
+    x, y, z = i & 7, j & 7, k & 7
+    if x < 7 and y < 7 and z < 7 and 0 <= i < size and 0 <= j < size and 0 <= k < size:
+        row = table[i >> 3, j >> 3, k >> 3]  # two thirds of all cells lie inside one block: one look-up
+        if row < 0:
+            return fill, fill, fill, fill, fill, fill, fill, fill
+        near, far = values[row, x], values[row, x + 1]
+        return (
+            near[y, z], near[y, z + 1], near[y + 1, z], near[y + 1, z + 1],
+            far[y, z], far[y, z + 1], far[y + 1, z], far[y + 1, z + 1],
+        )  # fmt: skip
+    return (
+        _corner(values, table, fill, i, j, k),
+        _corner(values, table, fill, i, j, k + 1),
+        _corner(values, table, fill, i, j + 1, k),
+        _corner(values, table, fill, i, j + 1, k + 1),
+        _corner(values, table, fill, i + 1, j, k),
+        _corner(values, table, fill, i + 1, j, k + 1),
+        _corner(values, table, fill, i + 1, j + 1, k),
+        _corner(values, table, fill, i + 1, j + 1, k + 1),
+    )
+
+
 @njit(cache=True, parallel=True, nogil=True)
 def _sample(points: Any, values: Any, table: Any, fill: Any, value: Any, gradient: Any) -> None:
     size = np.float32(table.shape[0] * 8)
@@ -47,14 +72,7 @@ def _sample(points: Any, values: Any, table: Any, fill: Any, value: Any, gradien
             continue
         i, j, k = int(fx), int(fy), int(fz)
         x, y, z = x - fx, y - fy, z - fz
-        c000 = _corner(values, table, fill, i, j, k)
-        c001 = _corner(values, table, fill, i, j, k + 1)
-        c010 = _corner(values, table, fill, i, j + 1, k)
-        c011 = _corner(values, table, fill, i, j + 1, k + 1)
-        c100 = _corner(values, table, fill, i + 1, j, k)
-        c101 = _corner(values, table, fill, i + 1, j, k + 1)
-        c110 = _corner(values, table, fill, i + 1, j + 1, k)
-        c111 = _corner(values, table, fill, i + 1, j + 1, k + 1)
+        c000, c001, c010, c011, c100, c101, c110, c111 = _corners(values, table, fill, i, j, k)
         c00 = c000 * (one - z) + c001 * z
         c01 = c010 * (one - z) + c011 * z
         c10 = c100 * (one - z) + c101 * z

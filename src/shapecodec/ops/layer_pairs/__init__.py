@@ -1,9 +1,14 @@
 """Near vertices of a double-layered surface: who lies on the other layer, and who is covered by somebody else.
 
-Points are in voxels. Neighbours are looked for within `REACH`, through a list of cells of twice that size.
+Points are in voxels. Neighbours are looked for within `REACH`, through a list of cells of twice that size, which is made
+once and asked several times.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,79 +20,89 @@ BACKENDS = ("reference", "cpu", "triton")
 REACH = 1.0  # voxels: farther apart, two vertices are not the same place of a surface
 
 
+@dataclass(frozen=True)
+class VertexCells:
+    """Points (V, 3) float32 in voxels, and their cells as `backend` lists them."""
+
+    points: Tensor
+    backend: str
+    cells: Any
+
+
+def vertex_cells(points: Tensor, *, backend: str = "auto") -> VertexCells:
+    """Sorts points into cells.
+
+    Args:
+        points: (V, 3) float32, voxels.
+        backend: auto, reference, cpu or triton; it also answers the questions below.
+
+    Raises:
+        BadArgument: not (V, 3), or a backend that cannot serve the device.
+    """
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise BadArgument(f"expected points (V, 3), got {tuple(points.shape)}.", where="vertex_cells")
+    which = choose(backend, points.device, available=BACKENDS, op="vertex_cells")
+    points = points.float().contiguous()
+    if len(points) == 0:
+        return VertexCells(points, which, None)
+    return VertexCells(points, which, _path(which).list_cells(points))
+
+
+def _path(backend: str) -> Any:
+    return import_module(f"{__name__}.{backend}")
+
+
 def opposite_vertices(
-    points: Tensor, directions: Tensor, *, thickness: float = 0.5, alignment: float = -0.8, backend: str = "auto"
+    cells: VertexCells, directions: Tensor, *, thickness: float = 0.5, alignment: float = -0.8
 ) -> Tensor:
     """For every vertex the one that lies closest beside it among those of the opposite direction.
 
     Args:
-        points: (V, 3) float32, voxels.
+        cells: from `vertex_cells`.
         directions: (V, 3) float32 unit vectors.
         thickness: voxels between the two along the first one's direction.
         alignment: largest cosine between the two directions.
-        backend: auto, reference, cpu or triton.
 
     Returns:
         (V,) int64; -1 where no such vertex lies within REACH. "Closest" ignores the distance along the direction; of
         equal ones the lowest index wins. Not symmetric.
 
     Raises:
-        BadArgument: shapes that do not fit, or a backend that cannot serve the device.
+        BadArgument: directions that are not (V, 3).
     """
-    if points.ndim != 2 or points.shape[1] != 3 or directions.shape != points.shape:
+    if directions.shape != cells.points.shape:
         raise BadArgument(
-            f"expected points and directions (V, 3), got {tuple(points.shape)} and {tuple(directions.shape)}.",
+            f"expected directions {tuple(cells.points.shape)}, got {tuple(directions.shape)}.",
             where="opposite_vertices",
         )
-    which = choose(backend, points.device, available=BACKENDS, op="opposite_vertices")
-    if len(points) == 0:
-        return torch.zeros(0, dtype=torch.int64, device=points.device)
-    points, directions = points.float().contiguous(), directions.float().contiguous()
-    if which == "cpu":
-        from shapecodec.ops.layer_pairs import cpu
-
-        return cpu.opposite_vertices(points, directions, thickness, alignment)
-    if which == "triton":
-        from shapecodec.ops.layer_pairs import triton
-
-        return triton.opposite_vertices(points, directions, thickness, alignment)
-    from shapecodec.ops.layer_pairs import reference
-
-    return reference.opposite_vertices(points, directions, thickness, alignment)
+    if len(directions) == 0:
+        return torch.zeros(0, dtype=torch.int64, device=directions.device)
+    found: Tensor = _path(cells.backend).opposite_vertices(cells, directions.float().contiguous(), thickness, alignment)
+    return found
 
 
-def covered_vertices(points: Tensor, owner: Tensor, asked: Tensor, *, backend: str = "auto") -> Tensor:
+def covered_vertices(cells: VertexCells, owner: Tensor, asked: Tensor) -> Tensor:
     """Whether a vertex of another owner lies within REACH.
 
     Args:
-        points: (V, 3) float32, voxels.
+        cells: from `vertex_cells`.
         owner: (V,) integer; owners below zero cover nobody.
         asked: (V,) bool, whom to answer for; the others get False.
-        backend: auto, reference, cpu or triton.
 
     Returns:
         (V,) bool.
 
     Raises:
-        BadArgument: shapes that do not fit, or a backend that cannot serve the device.
+        BadArgument: shapes that do not fit.
     """
-    if points.ndim != 2 or points.shape[1] != 3 or owner.shape != points.shape[:1] or asked.shape != owner.shape:
+    if owner.shape != cells.points.shape[:1] or asked.shape != owner.shape:
         raise BadArgument(
-            f"expected points (V, 3), owner and asked (V,), got {[tuple(x.shape) for x in (points, owner, asked)]}.",
+            f"expected owner and asked ({len(cells.points)},), got {tuple(owner.shape)} and {tuple(asked.shape)}.",
             where="covered_vertices",
         )
-    which = choose(backend, points.device, available=BACKENDS, op="covered_vertices")
-    points, owner, asked = points.float().contiguous(), owner.to(torch.int64).contiguous(), asked.contiguous()
-    if len(points) == 0 or not bool(asked.any()):
+    if not bool(asked.any()):
         return torch.zeros_like(asked)
-    if which == "cpu":
-        from shapecodec.ops.layer_pairs import cpu
-
-        return cpu.covered_vertices(points, owner, asked)
-    if which == "triton":
-        from shapecodec.ops.layer_pairs import triton
-
-        return triton.covered_vertices(points, owner, asked)
-    from shapecodec.ops.layer_pairs import reference
-
-    return reference.covered_vertices(points, owner, asked)
+    covered: Tensor = _path(cells.backend).covered_vertices(
+        cells, owner.to(torch.int64).contiguous(), asked.contiguous()
+    )
+    return covered

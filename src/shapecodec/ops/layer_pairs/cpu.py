@@ -9,30 +9,34 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from shapecodec.ops.layer_pairs import REACH
+from shapecodec.ops.layer_pairs import REACH, VertexCells
 from shapecodec.ops.layer_pairs.cells import WIDTH
 
+Cells = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
-def opposite_vertices(points: Tensor, directions: Tensor, thickness: float, alignment: float) -> Tensor:
+
+def opposite_vertices(cells: VertexCells, directions: Tensor, thickness: float, alignment: float) -> Tensor:
     """See the package."""
-    place = points.numpy()
-    cells = _list_cells(place)
+    place, towards = cells.points.numpy(), directions.numpy()
     found = np.full(len(place), -1, np.int64)
-    towards = directions.numpy()
-    _opposite(place, towards, *cells, np.float32(thickness), np.float32(alignment), np.float32(REACH**2), found)
+    origin, table, start, order = cells.cells
+    limits = np.float32(thickness), np.float32(alignment), np.float32(REACH**2)
+    _opposite(place, towards, origin, table, start, order, *limits, found)
     return torch.from_numpy(found)
 
 
-def covered_vertices(points: Tensor, owner: Tensor, asked: Tensor) -> Tensor:
+def covered_vertices(cells: VertexCells, owner: Tensor, asked: Tensor) -> Tensor:
     """See the package."""
-    place = points.numpy()
-    covered = np.zeros(len(place), np.bool_)
-    _covered(place, owner.numpy(), asked.numpy(), *_list_cells(place), np.float32(REACH**2), covered)
+    covered = np.zeros(len(owner), np.bool_)
+    origin, table, start, order = cells.cells
+    asks = cells.points.numpy(), owner.numpy(), asked.numpy()
+    _covered(*asks, origin, table, start, order, np.float32(REACH**2), covered)
     return torch.from_numpy(covered)
 
 
-def _list_cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def list_cells(place: Tensor) -> Cells:
     """Origin (3,) of the cells, block table, start of every cell of every block, and the points in that order."""
+    points = place.numpy()
     origin = np.floor(points.min(0) / WIDTH).astype(np.int64) - 1
     size = (np.floor(points.max(0) / WIDTH).astype(np.int64) - origin + 2 >> 3) + 1
     table = np.full(size, -1, np.int32)

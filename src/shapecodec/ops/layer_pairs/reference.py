@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from shapecodec.ops.layer_pairs import REACH
+from shapecodec.ops.layer_pairs import REACH, VertexCells
 from shapecodec.ops.layer_pairs.cells import CellList, cell_key, corner_cells, list_cells
+
+__all__ = ["covered_vertices", "list_cells", "opposite_vertices"]
 
 
 def _candidates(cells: CellList) -> Iterator[tuple[Tensor, Tensor]]:
@@ -25,11 +27,12 @@ def _candidates(cells: CellList) -> Iterator[tuple[Tensor, Tensor]]:
             point, place, end = point[more], place[more], end[more]
 
 
-def opposite_vertices(points: Tensor, directions: Tensor, thickness: float, alignment: float) -> Tensor:
+def opposite_vertices(cells: VertexCells, directions: Tensor, thickness: float, alignment: float) -> Tensor:
     """See the package."""
+    points = cells.points
     best = torch.full((len(points),), torch.inf, device=points.device)
     found = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
-    for point, other in _candidates(list_cells(points)):
+    for point, other in _candidates(cells.cells):
         way = points[other] - points[point]
         along = (way * directions[point]).sum(1)
         beside = (way * way).sum(1) - along * along
@@ -41,10 +44,11 @@ def opposite_vertices(points: Tensor, directions: Tensor, thickness: float, alig
     return found
 
 
-def covered_vertices(points: Tensor, owner: Tensor, asked: Tensor) -> Tensor:
+def covered_vertices(cells: VertexCells, owner: Tensor, asked: Tensor) -> Tensor:
     """See the package."""
+    points = cells.points
     covered = torch.zeros_like(asked)
-    for point, other in _candidates(list_cells(points)):
+    for point, other in _candidates(cells.cells):
         way = points[other] - points[point]
         near = ((way * way).sum(1) <= REACH * REACH) & (owner[other] != owner[point]) & (owner[other] >= 0)
         covered[point[near]] = True

@@ -9,8 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from shapecodec.ops.layer_pairs import REACH
+from shapecodec.ops.layer_pairs import REACH, VertexCells
 from shapecodec.ops.layer_pairs.cells import CellList, cell_key, list_cells
+
+__all__ = ["covered_vertices", "list_cells", "opposite_vertices"]
 
 POINTS = 128  # a program; lanes are in the order of cells, so a program's lanes walk the same few cells
 
@@ -20,9 +22,9 @@ def _first_keys(cells: CellList) -> Tensor:
     return cell_key(cells.low[cells.order]).contiguous()
 
 
-def opposite_vertices(points: Tensor, directions: Tensor, thickness: float, alignment: float) -> Tensor:
+def opposite_vertices(listed: VertexCells, directions: Tensor, thickness: float, alignment: float) -> Tensor:
     """See the package."""
-    cells = list_cells(points)
+    points, cells = listed.points, listed.cells
     near, towards = points[cells.order], directions[cells.order]
     found = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
     _opposite[(triton.cdiv(len(points), POINTS),)](
@@ -33,9 +35,9 @@ def opposite_vertices(points: Tensor, directions: Tensor, thickness: float, alig
     return found
 
 
-def covered_vertices(points: Tensor, owner: Tensor, asked: Tensor) -> Tensor:
+def covered_vertices(listed: VertexCells, owner: Tensor, asked: Tensor) -> Tensor:
     """See the package."""
-    cells = list_cells(points)
+    points, cells = listed.points, listed.cells
     covered = torch.zeros(len(points), dtype=torch.int8, device=points.device)
     _covered[(triton.cdiv(len(points), POINTS),)](
         points[cells.order], owner[cells.order], asked[cells.order].to(torch.int8), cells.order, cells.keys,
