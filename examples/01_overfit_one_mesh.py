@@ -1,4 +1,4 @@
-"""Train a small LoG3D on one mesh, on a CPU, and look at what it learned: two minutes from nothing to a picture.
+"""Train a small LoG3D on one mesh, on a CPU, and look at what it learned: a few minutes from nothing to a picture.
 
     python examples/01_overfit_one_mesh.py [MESH] [STEPS]
 
@@ -18,13 +18,13 @@ from shapecodec.render import contact_sheet
 from shapecodec.rng import rng
 
 RESOLUTION = 64  # voxels an axis
-BLOCKS = 32  # a step sees so many of the mesh's blocks: a place and its surroundings
+BLOCKS = 64  # a step sees so many of the mesh's blocks: a place and its surroundings
 
 
 def main() -> None:
     default = Path(__file__).parents[1] / "src/shapecodec/assets/locomotive.drc"
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
-    steps = int(sys.argv[2]) if len(sys.argv) > 2 else 300
+    steps = int(sys.argv[2]) if len(sys.argv) > 2 else 150
 
     # The mesh goes into the unit cube; `frame` leads back. The codec reads its distance field in blocks of 8^3 voxels.
     mesh, frame = read_mesh(path).normalise()
@@ -45,7 +45,7 @@ def main() -> None:
         loss.total.backward()
         optimizer.step()
         schedule.step()
-        if step % 50 == 0 or step == steps - 1:
+        if step % 25 == 0 or step == steps - 1:
             error = float(loss.terms["near_vox"])
             print(
                 f"step {step:4}  error of the field near the surface {error:.3f} voxel  {time.perf_counter() - began:4.0f} s"
