@@ -60,7 +60,7 @@ def _sample(
 ) -> None:
     lane = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     keep = lane < count
-    size = (blocks * 8).to(tl.float32)
+    size = blocks * 8.0
     x = (tl.load(points + lane * 3, mask=keep, other=0.0) + 0.5) * size - 0.5
     y = (tl.load(points + lane * 3 + 1, mask=keep, other=0.0) + 0.5) * size - 0.5
     z = (tl.load(points + lane * 3 + 2, mask=keep, other=0.0) + 0.5) * size - 0.5
