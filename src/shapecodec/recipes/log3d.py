@@ -22,7 +22,7 @@ def log3d_paper() -> Recipe:
 
 
 def log3d_base() -> Recipe:
-    """The released `log3d-base`: a quarter of an hour on one H100.
+    """The released `log3d-base`: 800 s on one H100.
 
     Two transformer blocks a side instead of eight, batches of crops of many shapes, and a loss that looks at the surface:
     with so few steps they reach a given error sooner (docs/notebook.md).
@@ -32,7 +32,7 @@ def log3d_base() -> Recipe:
         Log3DConfig(depth=2, huber_delta=0.05, near_weight=2.0),
         SourceConfig(procedural=1500, pool=PoolConfig(), resolutions=((256, 0.35), (512, 0.4), (1024, 0.25))),
         RunConfig(
-            time_budget_s=900.0,
+            time_budget_s=800.0,
             lr=1.4e-3,
             weight_decay=0.01,
             warmup_steps=200,
@@ -49,7 +49,7 @@ def log3d_tiny() -> Recipe:
         base,
         codec=replace(base.codec, resolution=256, width=16, depth=1, heads=4, convs_per_block=1),
         source=replace(base.source, resolutions=((256, 0.7), (512, 0.3))),
-        run=replace(base.run, time_budget_s=300.0, lr=2e-3),
+        run=replace(base.run, time_budget_s=230.0, lr=2e-3),
     )
 
 

@@ -39,7 +39,9 @@ class BlockInputs:
     def crop(self, rows: Tensor) -> BlockInputs:
         """Only these rows (K,) int64, ascending; coordinates and padding stay as they were."""
         offsets = torch.searchsorted(rows.cpu(), self.grid.offsets)
-        return BlockInputs(SparseGrid(self.grid.coords[rows], offsets, self.grid.resolution), self.values[rows], self.resolution)
+        return BlockInputs(
+            SparseGrid(self.grid.coords[rows], offsets, self.grid.resolution), self.values[rows], self.resolution
+        )
 
     @staticmethod
     def pack(items: Sequence[BlockInputs]) -> BlockInputs:
