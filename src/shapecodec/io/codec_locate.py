@@ -8,14 +8,16 @@ from pathlib import Path
 from shapecodec.errors import BadFile
 from shapecodec.io.codec_folder import CONFIG, PICKLE_HINT, PICKLE_REASON, PICKLES, is_codec_folder
 
+# Small codecs are package data; larger ones lie in a checkout's `weights`, beside `src`.
 _BUNDLED = Path(__file__).resolve().parents[1] / "weights"
+_CHECKOUT = Path(__file__).resolve().parents[3] / "weights"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _HUB_FILES = ["*.json", "*.safetensors", "*.md"]
 
 
 def bundled_names() -> list[str]:
-    """Codecs that came with the package."""
-    return sorted(path.parent.name for path in _BUNDLED.glob(f"*/{CONFIG}"))
+    """Codecs that came with the package, or with the checkout that it is installed from."""
+    return sorted({path.parent.name for root in (_BUNDLED, _CHECKOUT) for path in root.glob(f"*/{CONFIG}")})
 
 
 def locate(name_or_path: str | Path) -> Path:
@@ -28,7 +30,7 @@ def locate(name_or_path: str | Path) -> Path:
     """
     text = str(name_or_path)
     if text in bundled_names():
-        return _BUNDLED / text
+        return _BUNDLED / text if is_codec_folder(_BUNDLED / text) else _CHECKOUT / text
     path = Path(name_or_path)
     if path.exists() or path.suffix.lower() in PICKLES:
         return find_weights(path)
