@@ -210,6 +210,7 @@ def test_where_a_codec_can_lie(tmp_path):
 
 def test_bundled_names(tmp_path, monkeypatch):
     monkeypatch.setattr(codec_locate, "_BUNDLED", tmp_path)
+    monkeypatch.setattr(codec_locate, "_CHECKOUT", tmp_path / "none")
     assert bundled_names() == []
     tiny().save(tmp_path / "log3d-test")
     assert bundled_names() == ["log3d-test"]
@@ -224,6 +225,7 @@ def test_hub(tmp_path, monkeypatch):
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     monkeypatch.setattr(codec_locate, "_BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(codec_locate, "_CHECKOUT", tmp_path / "none")
     tiny().save(tmp_path / "bundled" / "log3d-test")
     calls = []
 
