@@ -1,6 +1,7 @@
 """CropPool: batches of different shapes, functions of (seed, step, rank) whatever was asked before."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -28,10 +29,7 @@ def test_batch_depends_on_the_step_alone(made):
     batches = [walked.batch(step, 0, 1, "cpu") for step in range(4)]
     again = fresh.batch(3, 0, 1, "cpu")
     assert torch.equal(batches[3].values, again.values) and torch.equal(batches[3].grid.coords, again.grid.coords)
-    assert not any(
-        a.values.shape == b.values.shape and torch.equal(a.values, b.values)
-        for a, b in zip(batches, batches[1:], strict=False)
-    )
+    assert not any(torch.equal(a.values[:8], b.values[:8]) for a, b in pairwise(batches))
     assert not torch.equal(again.values[:8], made().batch(3, 1, 2, "cpu").values[:8])
 
 
