@@ -210,6 +210,24 @@ def test_doctor_loses_a_key(capfd):
     assert cli.run(["doctor"]) == 0 and "Python" in capfd.readouterr().out
 
 
+def test_output_over_the_input(capfd, codec, chair, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = chair.read_bytes()
+    code, values, _ = call(capfd, "reconstruct", "chair.ply", "--codec", codec, "-o", tmp_path / "chair.ply")
+    assert code == 1 and "input" in values["error"]["what"] and chair.read_bytes() == before
+    (tmp_path / "chair.glb").write_bytes(b"the user's")
+    assert call(capfd, "encode", chair, "--codec", codec)[0] == 0
+    code, values, _ = call(capfd, "decode", "chair.safetensors", "--codec", codec, "--surface", "shell")
+    assert code == 0 and (tmp_path / "chair.glb").read_bytes() == b"the user's"
+    assert (tmp_path / values["output"]).is_file()
+
+
+def test_resolution_zero_is_not_the_default(capfd, codec, chair, tmp_path):
+    output = tmp_path / "x.safetensors"
+    code, values, _ = call(capfd, "encode", chair, "--codec", codec, "--resolution", 0, "-o", output)
+    assert code == 1 and "resolution 0" in values["error"]["what"]
+
+
 def test_run_cannot_be_resumed_or_used(capfd, chair, tmp_path, monkeypatch):
     source = SourceConfig(procedural=2, budget=40, resolutions=((32, 1.0),))
     recipe = Recipe("log3d", replace(SMALL, resolution=32), source, RunConfig(steps=3, checkpoint_every_steps=1))
@@ -219,6 +237,8 @@ def test_run_cannot_be_resumed_or_used(capfd, chair, tmp_path, monkeypatch):
     assert code == 0 and values["finished"] is False
     code, values, _ = call(capfd, "train", "--resume", folder, "--steps", 9)
     assert code == 1 and "steps" in values["error"]["message"]
+    code, values, _ = call(capfd, "train", "--resume", folder, "--budget", 9, "--seed", 0)
+    assert code == 1 and all(name in values["error"]["message"] for name in ("budget", "seed"))
     code, values, _ = call(capfd, "train", "--resume", folder, "--device", "cpu")
     assert code == 0, values
     assert (values["finished"], values["step"]) == (True, 3)

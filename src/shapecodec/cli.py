@@ -111,7 +111,7 @@ def decode(
         latents: A .safetensors file that encode wrote.
         codec: The codec that made it; if left out, the bundled one whose weights the file names.
         surface: How a surface is made of the decoded field; auto keeps one layer where nothing is lost by it.
-        output: The mesh to write (.glb .ply .obj .stl .drc); NAME.glb if left out.
+        output: The mesh to write (.glb .ply .obj .stl .drc); NAME.decoded.glb if left out.
         device: Where the network runs.
         seed: Of all randomness; decoding has none.
     """

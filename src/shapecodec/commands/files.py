@@ -35,14 +35,14 @@ def encode(
 ) -> None:
     """See `cli.encode`."""
     output = output or Path(f"{source.stem}.safetensors")
-    check_output(output, "latents")
+    check_output(output, "latents", source)
     check_bits(bits)
     report = Reporter(as_json)
     with report.stage("load", "read the codec and the mesh"):
         mesh = read_input(source, max_faces)
         model = open_codec(codec, device, seed)
         report.device = model.device
-    size = resolution or model.config.resolution
+    size = model.config.resolution if resolution is None else resolution
     unit, frame = mesh.normalise()
     with report.stage("prepare", f"prepare at {size}^3"):
         check_memory(model, unit, size)
@@ -71,8 +71,8 @@ def decode(
     source: Path, *, codec: str | None, surface: str, output: Path | None, device: str, seed: int, as_json: bool
 ) -> None:
     """See `cli.decode`."""
-    output = output or Path(f"{source.stem}.glb")
-    check_output(output, "mesh")
+    output = output or Path(f"{source.stem}.decoded.glb")  # NAME.glb may well be the mesh that was encoded
+    check_output(output, "mesh", source)
     report = Reporter(as_json)
     with report.stage("load", "read the latents and the codec"):
         latents = load_latents(source)

@@ -44,16 +44,16 @@ def run(
 ) -> None:
     """See `cli.reconstruct`."""
     output = output or Path(f"{source.stem}.rebuilt.glb")
-    check_output(output, "mesh")
+    check_output(output, "mesh", source)
     if picture is not None:
-        check_output(picture, "picture")
+        check_output(picture, "picture", source)
     check_bits(bits)
     report = Reporter(as_json)
     with report.stage("load", "read the codec and the mesh"):
         mesh = read_input(source, max_faces)
         model = open_codec(codec, device, seed)
         report.device = model.device
-    size = resolution or model.config.resolution
+    size = model.config.resolution if resolution is None else resolution
     unit, frame = mesh.normalise()
     with report.stage("prepare", f"prepare at {size}^3"):
         check_memory(model, unit, size)

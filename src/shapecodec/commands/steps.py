@@ -20,8 +20,6 @@ from shapecodec.latents import Latents
 from shapecodec.mesh import Mesh, Similarity
 from shapecodec.rng import counted_seed
 
-SURFACES = ("auto", "single", "snapped", "shell")
-
 
 @dataclass(frozen=True)
 class Rebuilt:
@@ -39,7 +37,7 @@ class Rebuilt:
 
 
 def open_codec(name: str, device: str, seed: int) -> Codec:
-    """The codec on its device, with every global generator seeded and deterministic kernels asked for."""
+    """The codec on its device, with every global generator seeded."""
     if device not in ("auto", "cpu", "cuda"):
         raise BadArgument(f"unknown device '{device}'.", where="--device", hint="auto, cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -51,8 +49,8 @@ def open_codec(name: str, device: str, seed: int) -> Codec:
     return load_codec(name, chosen)
 
 
-def check_output(path: Path, kind: str) -> None:
-    """Refuse a file that could not be written, before any work is done."""
+def check_output(path: Path, kind: str, source: Path) -> None:
+    """Refuse a file that could not be written, or that is the input itself, before any work is done."""
     suffixes = {"mesh": WRITE_FORMATS, "latents": (".safetensors",), "picture": (".png", ".jpg", ".jpeg", ".webp")}[
         kind
     ]
@@ -62,6 +60,8 @@ def check_output(path: Path, kind: str) -> None:
             where=str(path),
             hint=f"one of {' '.join(suffixes)}.",
         )
+    if path.resolve() == source.resolve():
+        raise BadArgument("would be written over the input.", where=str(path), hint="give another --output.")
     if not path.resolve().parent.is_dir():
         raise BadArgument("the folder does not exist.", where=str(path), hint=f"mkdir -p {path.parent}")
 

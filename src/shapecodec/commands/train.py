@@ -39,7 +39,8 @@ def run(
     report = Reporter(as_json)
     overrides = {"steps": steps, "time_budget_s": time_budget, "lr": lr, "seed": seed}
     if resume is not None:
-        given = [name for name, value in {**overrides, "data": data, "run": folder, "recipe": recipe}.items() if value]
+        fixed = {**overrides, "budget": budget, "init": init, "data": data, "run": folder, "recipe": recipe}
+        given = [name for name, value in fixed.items() if value is not None]
         if given:
             raise BadArgument(
                 f"--resume takes everything from the run; {', '.join(given)} was given too.", where="train"
@@ -54,7 +55,7 @@ def run(
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with report.stage("load", "read the data"):
         codec, source, settings = build(plan, device=chosen, workers=workers)
-        if init is not None and resume is None:
+        if init is not None:
             codec.load_state_dict(load_codec(init).state_dict())
     outcome = train_codec(
         codec, source, settings, folder, resume=resume is not None, device=device, stop_after_s=stop_after

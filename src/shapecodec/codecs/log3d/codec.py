@@ -46,7 +46,7 @@ class Log3D(Codec):
 
     def prepare(self, mesh: Mesh, rng: torch.Generator | None = None, *, resolution: int | None = None) -> BlockInputs:
         """Active blocks with their padding (A.1, A.2), exact, on the mesh's device; nothing is random."""
-        resolution = resolution or self.config.resolution
+        resolution = self.config.resolution if resolution is None else resolution
         if resolution % BLOCK or resolution < 2 * BLOCK:
             raise BadArgument(f"resolution {resolution} is not a multiple of 8 of at least 16.", where="log3d")
         grid, core = udf_blocks(

@@ -24,7 +24,7 @@ _TOKEN_VECTORS = 24  # vectors of a token alive inside a transformer block, with
 
 def estimate_tokens(mesh: Mesh, resolution: int) -> int:
     """Active blocks of a mesh in the unit cube, from points on its surface; within about 15%."""
-    coarse = min(resolution, _FINEST)
+    coarse = max(min(resolution, _FINEST), BLOCK)
     points = mesh.to("cpu").sample(_POINTS, rng(0, purpose="estimate"))[0]
     side = max(coarse // BLOCK, 1)
     cells = ((points + 0.5) * side).long().clamp_(0, side - 1)
