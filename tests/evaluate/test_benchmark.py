@@ -106,3 +106,11 @@ def test_budget_stops_between_meshes_and_says_so():
 def test_nothing_to_do_is_an_error():
     with pytest.raises(BadArgument, match="0 meshes"):
         evaluate_codec(OffByHalfAVoxel(), [], resolutions=[32])
+
+
+def test_level_in_which_every_mesh_failed_is_listed():
+    row = {"resolution": 64, "surface": "snapped", "tokens": 1, "bytes": 1, "seconds": {"load": 1.0}}
+    rows = [{**row, "level": "L1"}, {**row, "level": "L2", "surface": None, "error": "BadMesh"}]
+    summary = summarise(rows)
+    assert [(e["level"], e["meshes"], e["failed"]) for e in summary] == [("all", 1, 1), ("L1", 1, 0), ("L2", 0, 1)]
+    assert "0 (1 failed)" in markdown_table(summary)

@@ -43,8 +43,8 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
             continue
         for level in dict.fromkeys(("all", row["level"])):
             groups.setdefault((row["resolution"], row["surface"], level), []).append(row)
-    order = sorted(groups, key=lambda key: (key[0], key[1], key[2] != "all", key[2]))
-    return [_means(key, groups[key], failed.get(key, 0)) for key in order if key[2]]
+    order = sorted({*groups, *failed}, key=lambda key: (key[0], key[1], key[2] != "all", key[2]))
+    return [_means(key, groups.get(key, []), failed.get(key, 0)) for key in order if key[2]]
 
 
 def _means(key: tuple[int, str, str], rows: list[Row], failed: int) -> dict[str, Any]:
