@@ -155,13 +155,8 @@ class LocalDecoder(nn.Module):
         return relu_head(x, self.head_weight, self.head_bias)
 
 
-CPU_CHUNK = 128  # blocks at a time on a CPU: 3.2 ms a block in one thread for 64 to 256, slower below
-
-
 def in_chunks(function: nn.Module | object, rows: Tensor, chunk: int) -> Tensor:
     """function(rows), at most `chunk` rows at a time; with several chunks the backward pass recomputes their activations."""
-    if rows.device.type == "cpu" and not torch.is_grad_enabled():
-        chunk = min(chunk, CPU_CHUNK)
     if rows.device.type == "cpu" and not torch.is_grad_enabled():
         chunk = min(chunk, CPU_CHUNK)
     if len(rows) <= chunk:
