@@ -122,7 +122,7 @@ def _colour_bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], largest: flo
     for column, colour in enumerate(ramp):
         draw.line([(x + column, y), (x + column, y + 16)], tuple(colour))
     for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-        text = f"{part * largest:g}" if part < 1 else f"\u2265 {largest:g}"
+        text = f"{part * largest:g}" if part < 1 else f"{largest:g}+"
         place = x + part * (length - 1)
         draw.line([(place, y + 17), (place, y + 22)], FAINT)
         draw.text((place, y + 26), text, FAINT, _font(17), anchor="la" if part == 0 else "ma")
