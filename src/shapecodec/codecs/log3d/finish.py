@@ -117,11 +117,17 @@ def outward(shell_vertices: Tensor, resolution: int, directions: Tensor, region:
 def signed_volumes(points: Tensor, faces: Tensor, group: Tensor, groups: int) -> Tensor:
     """(G,) float64 volume between each group's faces and its mean corner; positive where normals mostly point outward."""
     corners = points.double()[faces]
-    total = torch.zeros(groups, 3, dtype=torch.float64, device=points.device).index_add_(0, group, corners.mean(1))
-    centre = total / torch.bincount(group, minlength=groups).clamp(min=1)[:, None]
+    centre = _sums(corners.mean(1), group, groups) / torch.bincount(group, minlength=groups).clamp(min=1)[:, None]
     a, b, c = (corners - centre[group][:, None]).unbind(1)
-    volume = (a * torch.linalg.cross(b, c)).sum(1) / 6
-    return torch.zeros(groups, dtype=torch.float64, device=points.device).index_add_(0, group, volume)
+    return _sums((a * torch.linalg.cross(b, c)).sum(1) / 6, group, groups)
+
+
+def _sums(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """(G, ...) float64 sums of float64 rows by group in fixed point: those of a flat sheet nearly cancel, and in floating point
+    their sign would depend on the order in which a GPU adds. 2^20 leaves room for 10^8 faces of a 2048^3 grid.
+    """
+    total = torch.zeros(groups, *values.shape[1:], dtype=torch.int64, device=values.device)
+    return total.index_add_(0, group, (values * 2.0**20).round().long()).double() / 2.0**20
 
 
 def _rightmost(x: np.ndarray, region: np.ndarray) -> np.ndarray:
