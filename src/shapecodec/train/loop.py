@@ -122,6 +122,7 @@ def train(
     checkpoint = workers.share(latest_checkpoint(folder / CHECKPOINTS) if workers.main else None)
 
     codec.to(workers.device).train()
+    codec.codec_hash = ""  # latents of weights that change belong to no stored codec
     optimizer, ema = adamw(codec, run), Ema(codec, run.ema_widths)
     state = RunState() if checkpoint is None else load(checkpoint, codec, optimizer, ema)
     model = workers.wrap(CodecLoss(codec, run.precision, workers.device))
@@ -278,6 +279,7 @@ def save(folder: Path, codec: Codec, optimizer: torch.optim.Optimizer, ema: Ema,
     save_checkpoint(folder / CHECKPOINTS, state.step, tensors, state.to_json(), keep=keep)
     with ema.swapped():
         export_codec(folder, codec)
+    codec.codec_hash = ""  # which `Codec.save` has set: the weights that go on training are not those exported
 
 
 def load(checkpoint: Path, codec: Codec, optimizer: torch.optim.Optimizer, ema: Ema) -> RunState:
