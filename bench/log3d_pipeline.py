@@ -2,7 +2,9 @@
 
 python bench/log3d_pipeline.py MESH [--codec log3d-base | paper] [--resolution 1024 2048] [--surface snapped] [--repeats 3]
 
-`paper` is the paper's 75.8M-parameter network with fresh weights: its speed does not depend on what it has learnt.
+`paper` is the paper's 75.8M-parameter network with fresh weights: its own time does not depend on what it has learnt, but the
+surface's does (fresh weights give a sixth of the triangles), so take `extract` from a trained codec. FLOPs are the nominal 27 taps
+of each output; upsampling layers execute 8, so the share of the matrix rate is that of the work asked for, not of the work done.
 """
 
 import argparse

@@ -49,8 +49,8 @@ class Latents:
     Args:
         levels: at least one `Level`, all with the same batch size.
         resolution: voxels an axis of the field that they decode to.
-        codec: name of the codec that made them; hash of its weights in `codec_hash`.
-        frame: the similarity of each shape, user frame -> unit cube.
+        codec: kind of the codec that made them, and `codec_hash` of its weights; empty where they are not known.
+        frames: the similarity of each shape, user frame -> unit cube; empty, or one a shape.
     """
 
     levels: tuple[Level, ...]

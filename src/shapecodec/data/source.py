@@ -60,7 +60,8 @@ class PoolConfig:
         crop: blocks of a crop, a run in Morton order and so a compact region; smaller shapes stay whole.
         crops: crops of a batch, each of another shape.
         kept: crops kept of each shape.
-        capacity: shapes held on the device; a crop of 512 blocks takes 1.8 MB.
+        capacity: shapes held on the device for each shard of a step; a crop of 512 blocks takes 1.8 MB, so 1500 shapes of 8
+            crops at most 21 GB, and twice that with two passes accumulated.
         fresh: new shapes a step; each replaces the oldest.
     """
 

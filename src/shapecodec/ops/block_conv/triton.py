@@ -1,6 +1,7 @@
 """Block convolutions as banded matrix products on tensor cores (see banding.py), forward and both gradients.
 
-Why: cuDNN's small-channel 3D convolutions reach 7% of an H100 (58 of 765 TFLOP/s at 32 channels). Cubes of up to 4^3 voxels go
+Why: cuDNN's small-channel 3D convolutions reach a fifth of an H100 (153 of 801 TFLOP/s forward at 32 channels of 12^3, in their
+best layout: docs/results/data/block_conv.json). Cubes of up to 4^3 voxels go
 through one dense product of the library's (a 3^3 convolution of a 3^3 or 4^3 cube joins almost every pair of voxels anyway).
 """
 
