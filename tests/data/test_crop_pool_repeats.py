@@ -29,7 +29,7 @@ def test_batch_depends_on_the_step_alone(made):
     batches = [walked.batch(step, 0, 1, "cpu") for step in range(4)]
     again = fresh.batch(3, 0, 1, "cpu")
     assert torch.equal(batches[3].values, again.values) and torch.equal(batches[3].grid.coords, again.grid.coords)
-    assert not any(torch.equal(a.values[:8], b.values[:8]) for a, b in pairwise(batches))
+    assert not any(torch.equal(a.values, b.values) for a, b in pairwise(batches))
     assert not torch.equal(again.values[:8], made().batch(3, 1, 2, "cpu").values[:8])
 
 
