@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Pins the tested set, with a CPU build of torch where one is offered; `make CONSTRAINTS= demo` takes the newest, for a GPU.
 CONSTRAINTS ?= -c constraints/cpu.txt
-MESH ?= src/shapecodec/assets/locomotive.drc
+MESH ?= src/shapecodec/assets/nefertiti.drc
 NAME := $(basename $(notdir $(MESH)))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 

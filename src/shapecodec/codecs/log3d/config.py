@@ -46,8 +46,8 @@ class Log3DConfig:
     def __post_init__(self) -> None:
         if self.resolution % 8 or self.resolution < 16:
             raise BadArgument(f"resolution {self.resolution} is not a multiple of 8 of at least 16.", where="log3d")
-        if self.width < 2 or self.width & (self.width - 1):
-            raise BadArgument(f"width {self.width} is not a power of two.", where="log3d")
+        if self.width < 4 or self.width & (self.width - 1):
+            raise BadArgument(f"width {self.width} is not a power of two of at least 4.", where="log3d")
 
     @property
     def channels(self) -> int:
