@@ -233,6 +233,9 @@ def test_run_cannot_be_resumed_or_used(capfd, chair, tmp_path, monkeypatch):
     recipe = Recipe("log3d", replace(SMALL, resolution=32), source, RunConfig(steps=3, checkpoint_every_steps=1))
     monkeypatch.setitem(RECIPES, "small", lambda: recipe)
     folder = tmp_path / "run"
+    for flag, value in (("--device", "gpu"), ("--init", "log3d-tiny")):
+        code, values, _ = call(capfd, "train", "small", "--run", folder, flag, value)
+        assert code == 1 and values["error"]["where"] == flag and not folder.exists()
     code, values, _ = call(capfd, "train", "small", "--run", folder, "--stop-after", 1e-6, "--device", "cpu")
     assert code == 0 and values["finished"] is False
     code, values, _ = call(capfd, "train", "--resume", folder, "--steps", 9)

@@ -36,13 +36,18 @@ class Rebuilt:
     surface: str
 
 
-def open_codec(name: str, device: str, seed: int) -> Codec:
-    """The codec on its device, with every global generator seeded."""
+def choose_device(device: str) -> str:
+    """`cpu` or `cuda` for what --device says; refuses what is not there."""
     if device not in ("auto", "cpu", "cuda"):
         raise BadArgument(f"unknown device '{device}'.", where="--device", hint="auto, cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
         raise BadArgument("there is no CUDA device.", where="--device", hint="--device cpu, or `shapecodec doctor`.")
-    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def open_codec(name: str, device: str, seed: int) -> Codec:
+    """The codec on its device, with every global generator seeded."""
+    chosen = choose_device(device)
     torch.manual_seed(counted_seed(seed))
     if chosen == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from shapecodec.codecs.registry import load_codec
 from shapecodec.commands.console import Reporter
+from shapecodec.commands.steps import choose_device
 from shapecodec.errors import BadArgument
 from shapecodec.recipes import RECIPES, Recipe, build, find_recipe, from_run
 from shapecodec.train.config import RunConfig
@@ -52,11 +51,17 @@ def run(
                 "a recipe and --run FOLDER are needed.", where="train", hint=f"a recipe is one of {', '.join(RECIPES)}."
             )
         plan = _changed(find_recipe(recipe), overrides, data, budget)
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    chosen = choose_device(device)
     with report.stage("load", "read the data"):
         codec, source, settings = build(plan, device=chosen, workers=workers)
         if init is not None:
-            codec.load_state_dict(load_codec(init).state_dict())
+            start = load_codec(init)
+            shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (codec, start)]
+            if shapes[0] != shapes[1]:
+                raise BadArgument(
+                    f"the weights of '{init}' do not fit the recipe's network.", where="--init", hint="its own recipe."
+                )
+            codec.load_state_dict(start.state_dict())
     outcome = train_codec(
         codec, source, settings, folder, resume=resume is not None, device=device, stop_after_s=stop_after
     )
