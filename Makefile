@@ -33,11 +33,14 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml constraints/cpu.txt | $(BIN)/python
 	$(PIP) install --editable . $(CONSTRAINTS)
+	@echo "compiling the CPU kernels, once: about a minute"
+	@$(BIN)/shapecodec reconstruct tests/assets/trex.drc --codec log3d-tiny --resolution 64 --points 1000 \
+	    --output $(VENV)/warm.ply --picture $(VENV)/warm.png >/dev/null 2>&1
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints/cpu.txt | $(BIN)/python
 	$(PIP) install --editable '.[test]' $(CONSTRAINTS)
-	@touch $@ $(VENV)/.demo
+	@touch $@
 
 clean:
 	rm -rf $(VENV) demo
