@@ -15,6 +15,7 @@ from shapecodec.train.config import RunConfig
 from shapecodec.train.folder import read_config
 from shapecodec.train.loop import Outcome
 from shapecodec.train.loop import train as train_codec
+from shapecodec.train.parallel import process_device
 
 
 def run(
@@ -51,7 +52,7 @@ def run(
                 "a recipe and --run FOLDER are needed.", where="train", hint=f"a recipe is one of {', '.join(RECIPES)}."
             )
         plan = _changed(find_recipe(recipe), overrides, data, budget)
-    chosen = choose_device(device)
+    chosen = process_device(choose_device(device))
     with report.stage("load", "read the data"):
         codec, source, settings = build(plan, device=chosen, workers=workers)
         if init is not None:

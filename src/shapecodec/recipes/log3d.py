@@ -21,6 +21,17 @@ def log3d_paper() -> Recipe:
     )
 
 
+def log3d_paper_2048() -> Recipe:
+    """The paper's second stage: the trained 1024^3 network goes on at 2048^3 (A.6); name it with `--init RUN`."""
+    first = log3d_paper()
+    return replace(
+        first,
+        codec=replace(first.codec, resolution=2048),
+        source=replace(first.source, resolutions=((2048, 1.0),)),
+        run=replace(first.run, steps=300_000),
+    )
+
+
 def log3d_base() -> Recipe:
     """The released `log3d-base`: 800 s on one H100.
 
@@ -66,6 +77,7 @@ def log3d_overfit() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "log3d-paper": log3d_paper,
+    "log3d-paper-2048": log3d_paper_2048,
     "log3d-base": log3d_base,
     "log3d-tiny": log3d_tiny,
     "log3d-overfit": log3d_overfit,

@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from shapecodec.errors import BadArgument
 
 
+def process_device(device: torch.device) -> torch.device:
+    """The device of this process: the one asked for, or with several processes each its own of that type."""
+    state = PartialState(cpu=device.type == "cpu")
+    return state.device if state.num_processes > 1 else device
+
+
 class Workers:
     """The processes of a run, and what they have to agree on.
 

@@ -58,7 +58,7 @@ def extract_surface(
         grid: the L blocks, one item; resolution / 8 blocks an axis.
         resolution: voxels an axis.
         truncation: tau in voxels.
-        mode: one of SURFACES.
+        mode: one of SURFACES. `single` and `auto` separate the layers on the CPU, wherever the field is.
 
     Raises:
         BadArgument: an unknown mode.
@@ -78,6 +78,12 @@ def extract_surface(
     snapped = snap(vertices, directions, EPSILON, field)
     if mode == "snapped":
         return Mesh(snapped, faces, "surface"), SurfaceReport(mode, mode, "both layers, moved onto the surface.")
+    device = values.device
+    if (
+        device.type == "cuda"
+    ):  # what follows has run on CPUs only: told in the docstring, measured when it has been tried
+        vertices, faces, directions, snapped = (t.cpu() for t in (vertices, faces, directions, snapped))
+        field = UnsignedField(values.cpu(), grid.to("cpu"), truncation)
     points = (snapped + 0.5) * resolution
     layer = single_layer(
         vertices,
@@ -89,7 +95,8 @@ def extract_surface(
         lost_weight=LOST_WEIGHT[mode],
         restore=mode == "auto",
     )
-    return Mesh(layer.points / resolution - 0.5, layer.faces, "surface"), _report(mode, layer)
+    mesh = Mesh(layer.points / resolution - 0.5, layer.faces, "surface")
+    return mesh.to(device), _report(mode, layer)
 
 
 def _report(requested: str, layer: Layer) -> SurfaceReport:

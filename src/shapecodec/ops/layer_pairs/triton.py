@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -53,7 +51,9 @@ def _steps(cells: int) -> int:
 
 
 @triton.jit
-def _range(keys: Any, start: Any, cells: Any, key: Any, keep: Any, STEPS: tl.constexpr) -> Any:
+def _range(
+    keys: tl.tensor, start: tl.tensor, cells: tl.tensor, key: tl.tensor, keep: tl.tensor, STEPS: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
     low = tl.zeros_like(key)
     high = low + cells
     for _ in range(STEPS):
@@ -68,8 +68,10 @@ def _range(keys: Any, start: Any, cells: Any, key: Any, keep: Any, STEPS: tl.con
 
 @triton.jit
 def _opposite(
-    near: Any, towards: Any, order: Any, keys: Any, start: Any, first_key: Any, found: Any,
-    count: Any, cells: Any, thickness: Any, alignment: Any, reach: Any, STEPS: tl.constexpr, POINTS: tl.constexpr,
+    near: tl.tensor, towards: tl.tensor, order: tl.tensor, keys: tl.tensor, start: tl.tensor, first_key: tl.tensor,
+    found: tl.tensor,
+    count: tl.tensor, cells: tl.tensor, thickness: tl.tensor, alignment: tl.tensor, reach: tl.tensor,
+    STEPS: tl.constexpr, POINTS: tl.constexpr,
 ) -> None:  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     keep = lane < count
@@ -108,8 +110,9 @@ def _opposite(
 
 @triton.jit
 def _covered(
-    near: Any, owner: Any, asked: Any, order: Any, keys: Any, start: Any, first_key: Any, covered: Any,
-    count: Any, cells: Any, reach: Any, STEPS: tl.constexpr, POINTS: tl.constexpr,
+    near: tl.tensor, owner: tl.tensor, asked: tl.tensor, order: tl.tensor, keys: tl.tensor, start: tl.tensor,
+    first_key: tl.tensor, covered: tl.tensor,
+    count: tl.tensor, cells: tl.tensor, reach: tl.tensor, STEPS: tl.constexpr, POINTS: tl.constexpr,
 ) -> None:  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     keep = lane < count
