@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shapecodec.codecs.registry import load_codec
 from shapecodec.commands.console import Reporter
 from shapecodec.commands.steps import choose_device
@@ -52,7 +54,7 @@ def run(
                 "a recipe and --run FOLDER are needed.", where="train", hint=f"a recipe is one of {', '.join(RECIPES)}."
             )
         plan = _changed(find_recipe(recipe), overrides, data, budget)
-    chosen = process_device(choose_device(device))
+    chosen = process_device(torch.device(choose_device(device)))
     with report.stage("load", "read the data"):
         codec, source, settings = build(plan, device=chosen, workers=workers)
         if init is not None:
