@@ -19,7 +19,7 @@ from shapecodec.io.codec_locate import bundled_names, find_weights, locate
 from shapecodec.io.config_json import config_from_json
 from shapecodec.latents import Latents, Level
 
-TINY = Log3DConfig(resolution=64, width=2, depth=1, heads=1, window=2, latent=4, chunk=64)
+TINY = Log3DConfig(resolution=64, width=4, depth=1, heads=1, window=2, latent=4, chunk=64)
 
 
 def tiny(seed: int = 0) -> Log3D:
