@@ -124,7 +124,7 @@ def edit(folder, **settings):
     ("settings", "message"),
     [
         ({"colour": 1}, r"unknown settings \['colour'\]"),
-        ({"width": 4}, "has shape"),
+        ({"width": 8}, "has shape"),
         ({"depth": 2}, "missing"),
         ({"depth": 0}, "unknown"),
         ({"width": 1 << 18}, "has shape|no model can be built"),
