@@ -163,6 +163,23 @@ def test_bad_input_is_blamed_on_us_or_leaves_files(capfd, codec, tmp_path, monke
 def test_unknown_flag(capfd):
     code, values, err = call(capfd, "reconstruct", "mesh.off", "--resolutoin", "64")
     assert code == 1 and values["error"]["kind"] == "BadArgument" and "resolutoin" in err
+    assert set(values["error"]) == {"kind", "message", "what", "where", "hint"}
+
+
+def test_mesh_stays_when_the_picture_fails(capfd, codec, chair, tmp_path, monkeypatch):
+    picture = tmp_path / "folder.png"
+    picture.mkdir()
+    flags = ("--codec", codec, "-o", tmp_path / "out.glb", "--points", 100, "--picture", picture)
+    code, values, _ = call(capfd, "reconstruct", chair, *flags)
+    assert code == 1 and values["error"]["kind"] == "BadFile" and not (tmp_path / "out.glb").exists()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    code, values, _ = call(capfd, "reconstruct", chair, *flags[:-2])
+    assert code == 1 and "cannot be written" in values["error"]["what"]
+
+
+def test_work_is_done_before_points_are_refused(capfd, codec, chair, tmp_path):
+    code, values, err = call(capfd, "reconstruct", chair, "--codec", codec, "-o", tmp_path / "out.glb", "--points", 0)
+    assert code == 1 and values["error"]["where"] == "--points" and "prepare" not in err
 
 
 def test_our_fault_is_blamed_on_the_user(capfd, monkeypatch):
@@ -248,6 +265,11 @@ def test_run_cannot_be_resumed_or_used(capfd, chair, tmp_path, monkeypatch):
     assert set(values) == {"run", "recipe", "step", "finished", "seed", "seconds", "codec"}
     code, _, err = call(capfd, "encode", chair, "--codec", folder, "-o", tmp_path / "x.safetensors")
     assert code == 0, err
+
+
+def test_run_folder_that_is_a_file(capfd, chair):
+    code, values, _ = call(capfd, "train", "log3d-overfit", "--run", chair, "--steps", 1, "--device", "cpu")
+    assert code == 1 and values["error"]["where"] == str(chair)
 
 
 def test_recipe_that_does_not_exist(capfd, tmp_path):

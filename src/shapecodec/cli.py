@@ -47,12 +47,12 @@ def reconstruct(
         codec: A bundled name, a codec folder, a training run, or org/name of the Hugging Face hub.
         resolution: Voxels an axis, a multiple of 8; the codec's own if left out.
         surface: How a surface is made of the decoded field; auto keeps one layer where nothing is lost by it.
-        bits: Of each latent channel in the latent file: 6, 8, 16 or 32.
+        bits: Bits a latent channel in the latent file: 6, 8, 16 or 32.
         output: The mesh to write (.glb .ply .obj .stl .drc); NAME.rebuilt.glb if left out.
         picture: Also draw original, reconstruction and error into this .png.
         device: Where the network runs.
         seed: Of all randomness; only the sampled metrics have any.
-        points: Sampled on each mesh for the metrics.
+        points: How many to sample on each mesh for the metrics.
         max_faces: Refuse meshes with more triangles.
     """
     from shapecodec.commands import reconstruct as command
@@ -81,7 +81,7 @@ def encode(
         mesh: An .obj, .ply, .stl, .off, .glb, .gltf or .drc file.
         codec: A bundled name, a codec folder, a training run, or org/name of the Hugging Face hub.
         resolution: Voxels an axis, a multiple of 8; the codec's own if left out.
-        bits: Of each latent channel: 6, 8, 16 or 32.
+        bits: Bits a latent channel: 6, 8, 16 or 32.
         output: The .safetensors file to write; NAME.safetensors if left out.
         device: Where the network runs.
         seed: Of all randomness; encoding has none.
@@ -138,9 +138,9 @@ def compare(
         prediction: The mesh to judge, in the reference's scale and position.
         reference: The mesh that it should be.
         resolution: Also give distances in voxels of a grid with so many an axis.
-        points: Sampled on each mesh.
+        points: How many to sample on each mesh.
         protocol: Frame and thresholds: exact-v1 or log3d-v1.
-        definitions: Print below the numbers what they mean.
+        definitions: Leave out the definitions that are printed below the numbers.
         seed: Of the samples.
         max_faces: Refuse meshes with more triangles.
     """
@@ -241,7 +241,7 @@ def run(arguments: list[str]) -> int:
 
 def _failed(message: str, kind: str, as_json: bool, *, error: ShapecodecError | None = None, said: bool = False) -> int:
     """Say what is wrong with the input; exit code 1."""
-    _emit({"kind": kind, "message": message, **_parts(error)}, as_json)
+    _emit({"kind": kind, "message": message, **_parts(error or UserError(message))}, as_json)
     if not said:
         sys.stderr.write(f"error: {message}\n")
     return 1
@@ -258,8 +258,8 @@ def _fault(error: Exception, as_json: bool) -> int:
     return 2
 
 
-def _parts(error: ShapecodecError | None) -> dict[str, str]:
-    return {} if error is None else {"what": error.what, "where": error.where, "hint": error.hint}
+def _parts(error: ShapecodecError) -> dict[str, str]:
+    return {"what": error.what, "where": error.where, "hint": error.hint}
 
 
 def _emit(error: dict[str, str], as_json: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from shapecodec.codecs.base import Codec
 from shapecodec.commands.console import Reporter, size_text
@@ -20,6 +21,8 @@ from shapecodec.commands.steps import (
     rebuild,
     through_file,
 )
+from shapecodec.errors import BadArgument
+from shapecodec.io.atomic import atomic_file
 from shapecodec.io.mesh_files import write_mesh
 from shapecodec.io.quantise import check_bits
 from shapecodec.mesh import Mesh
@@ -48,6 +51,8 @@ def run(
     if picture is not None:
         check_output(picture, "picture", source)
     check_bits(bits)
+    if points < 1:
+        raise BadArgument(f"at least 1 point is needed, not {points}.", where="--points")
     report = Reporter(as_json)
     with report.stage("load", "read the codec and the mesh"):
         mesh = read_input(source, max_faces)
@@ -84,10 +89,12 @@ def run(
         "seconds": report.total(),
         "peak_memory_bytes": peak_memory(model.device),
     }
-    write_mesh(rebuilt.mesh, output)
-    if picture is not None:
-        with report.stage("picture", "draw the picture"):
-            _draw(values, unit, rebuilt.unit, picture)
+    if picture is None:
+        write_mesh(rebuilt.mesh, output)
+    else:
+        with report.stage("picture", "draw the picture"), atomic_file(picture) as file:  # both files or none
+            _draw(values, unit, rebuilt.unit).save(file, format=Image.registered_extensions()[picture.suffix.lower()])
+            write_mesh(rebuilt.mesh, output)
     report.result(values, *_tables(values, mesh))
 
 
@@ -97,18 +104,18 @@ def _oracle(codec: Codec, inputs: Any, surface: str) -> Mesh:
     return exact.oracle(inputs).to_surface(None, surface)[0]
 
 
-def _draw(values: dict[str, Any], original: Mesh, rebuilt: Mesh, path: Path) -> None:
+def _draw(values: dict[str, Any], original: Mesh, rebuilt: Mesh) -> Image.Image:
     resolution = values["resolution"]
     distances, oracle = (values[key]["exact"]["accuracy_voxels"] for key in ("metrics", "oracle"))
     tokens = sum(level["tokens"] for level in values["latents"]["levels"])
-    contact_sheet(
+    return contact_sheet(
         original,
         rebuilt,
         resolution=resolution,
         title=f"{Path(values['input']).name}   {values['codec']} at {resolution} voxels an axis",
         subtitle=f"{tokens:,} tokens in {size_text(values['latents']['bytes'])}   distance to the original: mean "
         f"{distances['mean']:.3f} voxel, p99 {distances['p99']:.2f}   (oracle: {oracle['mean']:.3f}, {oracle['p99']:.2f})",
-    ).save(path)
+    )
 
 
 def _tables(values: dict[str, Any], mesh: Mesh) -> list[Any]:

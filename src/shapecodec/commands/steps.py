@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from shapecodec.codecs.base import Codec
 from shapecodec.codecs.registry import load_codec
 from shapecodec.commands.console import Reporter
-from shapecodec.errors import BadArgument
+from shapecodec.errors import BadArgument, BadFile
 from shapecodec.io.latent_file import save_latents
 from shapecodec.io.mesh_files import FORMATS, WRITE_FORMATS, read_mesh
 from shapecodec.io.quantise import quantise_latents
@@ -69,6 +70,8 @@ def check_output(path: Path, kind: str, source: Path) -> None:
         raise BadArgument("would be written over the input.", where=str(path), hint="give another --output.")
     if not path.resolve().parent.is_dir():
         raise BadArgument("the folder does not exist.", where=str(path), hint=f"mkdir -p {path.parent}")
+    if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
+        raise BadFile("the folder cannot be written.", where=str(path.parent), hint="give another --output.")
 
 
 def read_input(path: Path, max_faces: int) -> Mesh:

@@ -65,6 +65,7 @@ def run(
                     f"the weights of '{init}' do not fit the recipe's network.", where="--init", hint="its own recipe."
                 )
             codec.load_state_dict(start.state_dict())
+    report.note(f"  losses and rates go to {folder / 'log.jsonl'}")
     outcome = train_codec(
         codec, source, settings, folder, resume=resume is not None, device=device, stop_after_s=stop_after
     )

@@ -71,7 +71,9 @@ def log3d_overfit() -> Recipe:
         tiny,
         codec=Log3DConfig(resolution=64, width=8, depth=1, heads=2, convs_per_block=1),
         source=SourceConfig(procedural=16, budget=256, resolutions=((64, 1.0),)),
-        run=replace(tiny.run, steps=200, time_budget_s=None, lr=1e-3, warmup_steps=20, log_every=10),
+        run=replace(
+            tiny.run, steps=200, time_budget_s=None, lr=1e-3, warmup_steps=20, log_every=10, checkpoint_every_s=20.0
+        ),
     )
 
 

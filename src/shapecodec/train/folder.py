@@ -23,6 +23,7 @@ def open_run(folder: Path, config: dict[str, Any], *, resume: bool, allow_change
     Raises:
         BadArgument: the folder holds a run and `resume` is False, holds none and it is True, or the configuration has
             changed and `allow_changes` is False; the message lists the differences.
+        BadFile: a new folder cannot be made or written.
     """
     path = folder / CONFIG
     if not resume:
@@ -30,8 +31,11 @@ def open_run(folder: Path, config: dict[str, Any], *, resume: bool, allow_change
             raise BadArgument(
                 "the folder already holds a run.", where=str(folder), hint="resume it, or another folder."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, config)
+        except OSError as error:
+            raise BadFile(f"a run cannot be written there ({error.strerror}).", where=str(folder)) from error
     else:
         changes = differences(read_config(folder), config)
         if changes and not allow_changes:

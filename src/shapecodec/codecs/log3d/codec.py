@@ -48,7 +48,11 @@ class Log3D(Codec):
         """Active blocks with their padding (A.1, A.2), exact, on the mesh's device; nothing is random."""
         resolution = self.config.resolution if resolution is None else resolution
         if resolution % BLOCK or resolution < 2 * BLOCK:
-            raise BadArgument(f"resolution {resolution} is not a multiple of 8 of at least 16.", where="log3d")
+            raise BadArgument(
+                f"resolution {resolution} is not a multiple of 8 of at least 16.",
+                where="log3d",
+                hint=f"--resolution {max(16, -(-resolution // 8) * 8)}.",
+            )
         grid, core = udf_blocks(
             mesh.vertices, mesh.faces, resolution, truncation=self.config.truncation, activity=self.config.activity
         )
