@@ -15,7 +15,7 @@ from shapecodec.field import Field
 from shapecodec.io.codec_folder import save_codec_folder
 from shapecodec.io.config_json import config_to_json
 from shapecodec.latents import Latents
-from shapecodec.mesh import Mesh
+from shapecodec.mesh import Mesh, Similarity
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Loss:
 
 
 class Codec(nn.Module, ABC):
-    """A mesh autoencoder. Meshes given to `prepare` lie in the unit cube (`Mesh.normalise`).
+    """A mesh autoencoder. Meshes given to `prepare` lie in the unit cube (`normalise`).
 
     A codec is built from one frozen configuration dataclass, `config`; `kind` names its class in codec folders.
     """
@@ -36,6 +36,10 @@ class Codec(nn.Module, ABC):
     config: Any
     name: str = ""  # of the folder that it was loaded from
     codec_hash: str = ""  # of the stored weights that it was loaded from or last saved to; latents carry it
+
+    def normalise(self, mesh: Mesh) -> tuple[Mesh, Similarity]:
+        """A user's mesh in the frame that `prepare` reads, a part of the unit cube, and the similarity that put it there."""
+        return mesh.normalise()
 
     @abstractmethod
     def prepare(self, mesh: Mesh, rng: torch.Generator | None = None, *, resolution: int | None = None) -> Any:
@@ -61,7 +65,7 @@ class Codec(nn.Module, ABC):
     @torch.inference_mode()
     def reconstruct(self, mesh: Mesh, *, resolution: int | None = None) -> Mesh:
         """Mesh -> latents -> mesh, in the user's own scale and position."""
-        unit, frame = mesh.normalise()
+        unit, frame = self.normalise(mesh)
         latents = self.encode(self.prepare(unit.to(self.device), resolution=resolution))
         return self.decode(replace(latents, frames=(frame,))).to_mesh().transformed(frame, inverse=True)
 

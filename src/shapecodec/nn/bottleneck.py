@@ -1,4 +1,4 @@
-"""KL bottleneck: a diagonal Gaussian per token."""
+"""Bottlenecks: a diagonal Gaussian per token with a KL loss, or vectors of mean 0 and variance 1 without any loss."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from shapecodec.errors import BadArgument
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,39 @@ class KLBottleneck(nn.Module):
         with torch.autocast(feats.device.type, enabled=False):
             mean, logvar = self.project(feats.float()).chunk(2, -1)
         return Gaussian(mean, logvar.clamp(*self.logvar_range))
+
+
+class StandardiseBottleneck(nn.Module):
+    """Tokens to few channels of mean 0 and variance 1 within each token, and back (LaGeM eqs. 6 and 7, appendix C).
+
+    Every latent vector lies on a sphere: its sum is 0 and its square norm is Z. So their variance is exactly 1, which is what a
+    diffusion model's sigma_data states, and whatever a generator makes can be put back onto the sphere by `standardise`.
+
+    Args:
+        channels: C of the tokens.
+        latent: Z channels a token, at least 3: with 2 the sphere has two points only.
+    """
+
+    EPS = 1e-6  # of the variance (appendix C)
+
+    def __init__(self, channels: int, latent: int) -> None:
+        super().__init__()
+        if latent < 3:
+            raise BadArgument(f"{latent} latent channels hold nothing once they are standardised.", where="bottleneck")
+        self.down = nn.Linear(channels, latent)
+        self.scale = nn.Parameter(torch.ones(latent))
+        self.shift = nn.Parameter(torch.zeros(latent))
+        self.up = nn.Linear(latent, channels)
+
+    def standardise(self, latents: Tensor) -> Tensor:
+        """(..., Z) -> (..., Z) float32 with mean 0 and variance 1 over the channels of each vector."""
+        return layer_norm(latents.float(), latents.shape[-1:], eps=self.EPS)
+
+    def encode(self, feats: Tensor) -> Tensor:
+        """(..., C) -> (..., Z) float32 latents (eq. 6)."""
+        with torch.autocast(feats.device.type, enabled=False):
+            return self.standardise(self.down(feats.float()))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(..., Z) latents -> (..., C) (eq. 7)."""
+        return self.up(latents * self.scale + self.shift)

@@ -32,8 +32,10 @@ class RunConfig:
         clip_norm: largest gradient norm; None does not clip (the norm is still logged).
         ema_widths: relative widths of the averages kept of the weights, each in (0, 0.288): 0.05 averages over about
             the last tenth of the run, whatever its length. The first is validated and exported; empty keeps none.
+        optimizer: `adamw`, or `muon` for matrices with AdamW for the rest (`train.muon`), under the same learning rate.
         precision: `auto` is bf16 autocast on CUDA and fp32 elsewhere.
         compile: run the loss through `torch.compile`.
+        cuda_graphs: with `compile`, also record the launches as CUDA graphs; for losses whose tensors keep their shapes.
         unused_parameters: some parameters get no gradient in some steps; needed by several processes only, and slower.
         bad_steps_limit: stop after so many steps in a row with a non-finite loss or gradient.
         log_every: steps between lines of log.jsonl; the only per-run cost of logging is one device read a line.
@@ -58,7 +60,9 @@ class RunConfig:
     clip_norm: float | None = 1.0
     ema_widths: tuple[float, ...] = (0.05,)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     compile: bool = False
+    cuda_graphs: bool = False
     unused_parameters: bool = False
     bad_steps_limit: int = 20
     log_every: int = 50
@@ -80,7 +84,11 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise BadArgument(f"{name} must be positive, not {value}.", where="RunConfig")
-        for name, allowed in (("schedule", ("cosine", "constant")), ("precision", ("auto", "bf16", "fp32"))):
+        for name, allowed in (
+            ("schedule", ("cosine", "constant")),
+            ("precision", ("auto", "bf16", "fp32")),
+            ("optimizer", ("adamw", "muon")),
+        ):
             if getattr(self, name) not in allowed:
                 raise BadArgument(
                     f"unknown {name} '{getattr(self, name)}'.", where="RunConfig", hint=f"one of {', '.join(allowed)}."

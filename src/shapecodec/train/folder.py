@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from shapecodec.errors import BadArgument, BadFile
+from shapecodec.io.config_json import differences
+from shapecodec.io.environment import environment
 
 CONFIG, LOG, CHECKPOINTS, CODEC = "config.json", "log.jsonl", "checkpoints", "codec"
 
@@ -75,34 +72,3 @@ def write_json(path: Path, value: Any) -> None:
     staged = path.with_name(f".{path.name}.staged")
     staged.write_text(json.dumps(value, indent=1) + "\n")
     staged.replace(path)
-
-
-def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """One line `name: old -> new` for each value in which two JSON objects differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        nested = [differences(old.get(key), new.get(key), f"{name}.{key}" if name else key) for key in keys]
-        return [line for lines in nested for line in lines]
-    return [] if old == new else [f"{name}: {json.dumps(old)} -> {json.dumps(new)}"]
-
-
-def environment() -> str:
-    """Versions and hardware, a line each."""
-    packages = ("shapecodec", "torch", "numpy", "accelerate", "safetensors")
-    lines = [f"command: {' '.join(sys.argv)}", f"python: {platform.python_version()}", f"system: {platform.platform()}"]
-    lines += [f"{name}: {_version(name)}" for name in packages]
-    lines += [f"processor: {platform.machine()}, {torch.get_num_threads()} threads"]
-    if torch.cuda.is_available():
-        lines.append(f"cuda: {torch.version.cuda}, cudnn: {torch.backends.cudnn.version()}")
-        for index in range(torch.cuda.device_count()):
-            device = torch.cuda.get_device_properties(index)
-            lines.append(f"device {index}: {device.name}, {device.total_memory / 2**30:.0f} GiB")
-    return "\n".join(lines) + "\n\n"
-
-
-def _version(name: str) -> str:
-    """A source tree on the path has no metadata, which is no reason to fail."""
-    try:
-        return version(name)
-    except ModuleNotFoundError:
-        return "source tree"

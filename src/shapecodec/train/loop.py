@@ -21,6 +21,7 @@ from shapecodec.train.config import RunConfig, to_json
 from shapecodec.train.ema import Ema
 from shapecodec.train.export import export_codec
 from shapecodec.train.folder import CHECKPOINTS, open_run, read_config, write_json
+from shapecodec.train.muon import Muon
 from shapecodec.train.parallel import StopSignals, Workers
 from shapecodec.train.schedule import learning_rate, run_progress
 from shapecodec.train.state import Diverged, RunState
@@ -123,11 +124,11 @@ def train(
 
     codec.to(workers.device).train()
     codec.codec_hash = ""  # latents of weights that change belong to no stored codec
-    optimizer, ema = adamw(codec, run), Ema(codec, run.ema_widths)
+    optimizer, ema = make_optimizer(codec, run), Ema(codec, run.ema_widths)
     state = RunState() if checkpoint is None else load(checkpoint, codec, optimizer, ema)
     model = workers.wrap(CodecLoss(codec, run.precision, workers.device))
     if run.compile:
-        model.compile()
+        model.compile(mode="reduce-overhead" if run.cuda_graphs else None)
     clock_zero = time.monotonic() - state.elapsed_s
     logged = validated = saved = (state.step, state.elapsed_s)
     tokens, lr, stop = 0, 0.0, False
@@ -232,6 +233,14 @@ def due(
         or (every_steps is not None and here[0] % every_steps == 0)
         or (every_s is not None and here[1] - last[1] >= every_s)
     )
+
+
+def make_optimizer(codec: Codec, run: RunConfig) -> torch.optim.Optimizer:
+    """The optimiser that the run names; both read `found_inf` on the device."""
+    if run.optimizer == "muon":
+        trained = [p for p in codec.parameters() if p.requires_grad]
+        return Muon(trained, run.lr, betas=run.betas, weight_decay=run.weight_decay)
+    return adamw(codec, run)
 
 
 def adamw(codec: Codec, run: RunConfig) -> torch.optim.AdamW:
