@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -68,3 +69,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint in (bool, str) and isinstance(value, hint):
         return value
     raise BadFile(f"{str(value)[:60]!r} is no valid {getattr(hint, '__name__', hint)}.", where=where)
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """One line `name: old -> new` for each value in which two JSON objects differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        nested = [differences(old.get(key), new.get(key), f"{name}.{key}" if name else key) for key in keys]
+        return [line for lines in nested for line in lines]
+    return [] if old == new else [f"{name}: {json.dumps(old)} -> {json.dumps(new)}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,11 +62,7 @@ def contact_sheet(
     """
     style = style or SheetStyle()
     original, reconstruction = original.to("cpu"), reconstruction.to("cpu")
-    corners = original.vertices[original.faces.unique()]
-    cameras = [
-        Camera.perspective(orbit(yaw, pitch, DISTANCE), (0, 0, 0), FIELD_OF_VIEW, style.cell).framed(corners, 0.07)
-        for yaw, pitch in VIEWS
-    ]
+    cameras = framed_cameras(original, style.cell)
     before, after = _shots(original, cameras), _shots(reconstruction, cameras)
     heat = error_colours(vertex_errors(original, reconstruction, after.pictures) * resolution, style.largest)
     rows = [
@@ -74,6 +71,15 @@ def contact_sheet(
         ("Distance from the reconstruction to the original", _row(reconstruction, after, heat)),
     ]
     return _compose(rows, title, subtitle, style, resolution)
+
+
+def framed_cameras(mesh: Mesh, size: tuple[int, int], views: Sequence[tuple[float, float]] = VIEWS) -> list[Camera]:
+    """A camera for each (yaw, pitch) in degrees, zoomed to a mesh of the unit cube; `size` is (width, height) pixels."""
+    corners = mesh.vertices[mesh.faces.unique()]
+    return [
+        Camera.perspective(orbit(yaw, pitch, DISTANCE), (0, 0, 0), FIELD_OF_VIEW, size).framed(corners, 0.07)
+        for yaw, pitch in views
+    ]
 
 
 def vertex_errors(original: Mesh, reconstruction: Mesh, pictures: list[Visible]) -> torch.Tensor:
