@@ -118,6 +118,11 @@ class MeshCollection:
         return cls.from_arrays(_decode_all(streams, [entry.file for entry in entries], workers), entries)
 
     @classmethod
+    def from_path(cls, path: str | Path, split: str = "train", *, workers: int = 1) -> MeshCollection:
+        """A folder as `from_folder` reads it, or a file as `load` does, which has no splits."""
+        return cls.from_folder(path, split, workers=workers) if Path(path).is_dir() else cls.load(path, workers=workers)
+
+    @classmethod
     def joined(cls, collections: Sequence[MeshCollection]) -> MeshCollection:
         """Several collections as one, on the first one's device."""
         device = collections[0].vertices.device

@@ -8,7 +8,6 @@ and a batch draws crops of different shapes. Measured on an H100, 8,192 blocks a
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,12 +85,7 @@ def open_source(
     """
     real = None
     if config.data is not None:
-        path = Path(config.data)
-        real = (
-            MeshCollection.from_folder(path, config.split, workers=workers)
-            if path.is_dir()
-            else MeshCollection.load(path, workers=workers)
-        ).to(device)
+        real = MeshCollection.from_path(config.data, config.split, workers=workers).to(device)
     pool = build_pool(config.procedural, config.seed, workers).to(device) if config.procedural else None
     source = BlockSource(prepare, real, pool, config)
     return source if config.pool is None else CropPool(prepare, real, pool, config, config.pool)
