@@ -222,6 +222,53 @@ def test_nan_reaches_the_vertices(backend: str) -> None:
     assert_sound(*marching_cubes(values, grid, 0.25, backend=backend))
 
 
+def of_cells(vertices: torch.Tensor, faces: torch.Tensor, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Corners (F, 3, 3) of each triangle and the low voxel (F, 3) of its cell."""
+    corners = vertices[faces.long()]
+    return corners, ((corners.mean(1) + 0.5) * resolution - 0.5).floor().int()
+
+
+def sorted_rows(triangles: torch.Tensor) -> torch.Tensor:
+    return torch.unique(triangles.flatten(1), dim=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("blocks", [1, 5, 20, 27])
+def test_skip_reads_an_absent_block(blocks: int, backend: str) -> None:
+    """As if every block were there, without the triangles of cells that touch an absent one."""
+    everywhere = some_grid(27, 3)
+    values = noise(everywhere)
+    kept = torch.randperm(27, generator=torch.Generator().manual_seed(3))[:blocks].sort().values
+    grid = SparseGrid.build(everywhere.coords[kept], 3)[0]
+    options = {"fill": 0.0, "inside_is_below": False}
+    triangles, cell = of_cells(*marching_cubes(values, everywhere, 0.4, **options, backend="reference"), 24)
+    corners = cell[:, None] + torch.cartesian_prod(*[torch.arange(2)] * 3)
+    beyond = ((corners < 0) | (corners >= 24)).any(-1)
+    complete = (beyond | (grid.lookup(corners >> 3) >= 0)).all(1)
+    vertices, faces = marching_cubes(values[kept], grid, 0.4, **options, absent="skip", backend=backend)
+    found = of_cells(vertices, faces, 24)[0]
+    assert len(found) == int(complete.sum()) > 0
+    torch.testing.assert_close(sorted_rows(found), sorted_rows(triangles[complete]), rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_skip_closes_a_solid_at_absent_blocks(backend: str) -> None:
+    """Only the blocks that a sphere's surface passes: with the fill its inside gets walls."""
+    axis = torch.arange(6)
+    grid, _ = SparseGrid.build(torch.cartesian_prod(axis, axis, axis).int(), 6)
+    voxel = torch.cartesian_prod(*[torch.arange(8)] * 3)
+    values = 0.4 - ((grid.coords[:, None] * 8 + voxel + 0.5) / 48 - 0.5).norm(dim=-1).view(-1, 8, 8, 8)
+    passed = (values.flatten(1) > -0.04).any(1) & (values.flatten(1) < 0.04).any(1)
+    some, options = SparseGrid.build(grid.coords[passed], 6)[0], {"fill": -1.0, "inside_is_below": False}
+    assert int(passed.sum()) < len(grid)
+    vertices, faces = marching_cubes(values[passed], some, 0.0, **options, absent="skip", backend=backend)
+    assert_sound(vertices, faces)
+    dense = marching_cubes(values, grid, 0.0, **options, backend=backend)
+    assert (len(vertices), len(faces)) == (len(dense[0]), len(dense[1]))
+    filled = marching_cubes(values[passed], some, 0.0, **options, backend=backend)
+    assert len(filled[1]) > len(faces)
+
+
 def test_bad_arguments_are_accepted() -> None:
     grid = some_grid(5, 3)
     values = noise(grid)
@@ -235,6 +282,8 @@ def test_bad_arguments_are_accepted() -> None:
         marching_cubes(values, grid, 0.5, index_dtype=torch.float32)
     with pytest.raises(BadArgument, match="finite"):
         marching_cubes(values, grid, float("nan"))
+    with pytest.raises(BadArgument, match="absent"):
+        marching_cubes(values, grid, 0.5, absent="nearest")
 
 
 # ---- the fast paths -------------------------------------------------------------------------------------------------
@@ -264,10 +313,19 @@ def test_cpu_differs_from_reference_on_many_blocks() -> None:
     compare(*sphere(12), "cpu", fill=1.0, below=True)
 
 
-def compare(grid: SparseGrid, values: torch.Tensor, backend: str, *, fill: float, below: bool) -> None:
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("case", CASES)
+def test_fast_path_differs_from_reference_with_skip(case: str, backend: str) -> None:
+    compare(*CASES[case](), backend, fill=0.0, below=False, absent="skip")
+
+
+def compare(
+    grid: SparseGrid, values: torch.Tensor, backend: str, *, fill: float, below: bool, absent: str = "fill"
+) -> None:
     """The same arrays, in the same order, whatever the index type."""
+    options = {"fill": fill, "inside_is_below": below, "absent": absent}
     both = [
-        marching_cubes(values, grid, 0.4, fill=fill, inside_is_below=below, backend=name, index_dtype=dtype)
+        marching_cubes(values, grid, 0.4, **options, backend=name, index_dtype=dtype)
         for name, dtype in (("reference", torch.int64), (backend, torch.int32))
     ]
     (vertices, faces), (fast_vertices, fast_faces) = both
@@ -280,9 +338,10 @@ def compare(grid: SparseGrid, values: torch.Tensor, backend: str, *, fill: float
 @pytest.mark.gpu
 @pytest.mark.parametrize("fill", [0.0, 1.0])
 @pytest.mark.parametrize("below", [True, False])
-def test_gpu_differs_from_reference_on_noise(below: bool, fill: float) -> None:
+@pytest.mark.parametrize("absent", ["fill", "skip"])
+def test_gpu_differs_from_reference_on_noise(below: bool, fill: float, absent: str) -> None:
     grid = some_grid(3_001, 24).to("cuda")
-    compare(grid, noise(grid).to("cuda"), "triton", fill=fill, below=below)
+    compare(grid, noise(grid).to("cuda"), "triton", fill=fill, below=below, absent=absent)
 
 
 @pytest.mark.gpu

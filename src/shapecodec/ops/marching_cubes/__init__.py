@@ -28,6 +28,7 @@ def marching_cubes(
     level: float,
     *,
     fill: float = 1.0,
+    absent: str = "fill",
     inside_is_below: bool = True,
     index_dtype: torch.dtype = torch.int64,
     backend: str = "auto",
@@ -39,11 +40,16 @@ def marching_cubes(
     the ends of its edge, so a value exactly at the level makes no zero triangle. NaN is outside; next to NaN or
     infinity a vertex lies in the middle of its edge. Not differentiable.
 
+    With absent="skip" nothing is assumed of absent blocks of the cube: cells that touch one are left out, as a solid needs
+    whose deep inside is absent like the space around it. The surface then is open where it runs into an absent block,
+    and vertices there may belong to no face. Beyond the cube everything still is `fill`.
+
     Args:
         values: (L, 8, 8, 8) float32, row l is block l of `grid`, index [l, x, y, z].
         grid: L blocks of one item, on the device of `values`; the field has 8 * grid.resolution voxels on an axis.
         level: the value on the surface, in the units of `values`.
-        fill: the value of voxels in absent blocks.
+        fill: the value of voxels in absent blocks and beyond the cube.
+        absent: "fill" or "skip", what becomes of cells at absent blocks within the cube.
         inside_is_below: inside is value < level (distances); False: inside is value > level (occupancy).
         index_dtype: torch.int64 or torch.int32, for the faces.
         backend: auto, reference, cpu or triton.
@@ -52,15 +58,17 @@ def marching_cubes(
         vertices (V, 3) float32 in the unit cube, faces (F, 3), counter-clockwise seen from outside.
 
     Raises:
-        BadArgument: wrong shape, type or device, several items, or a backend that cannot serve the device.
+        BadArgument: wrong shape, type or device, several items, an unknown `absent`, or a backend that cannot serve.
     """
     _check(values, grid, level, fill, index_dtype)
+    if absent not in ("fill", "skip"):
+        raise BadArgument(f"unknown absent '{absent}'.", where="marching_cubes", hint="fill or skip.")
     chosen = choose(backend, values.device, available=BACKENDS, op="marching_cubes")
     if len(grid) == 0:
         return values.new_zeros((0, 3)), torch.zeros((0, 3), dtype=index_dtype, device=values.device)
     values = values.detach().contiguous()
     spec = Level(float(np.float32(level)), float(np.float32(fill)), inside_is_below)
-    blocks = cell_blocks(values, grid, spec)
+    blocks = cell_blocks(values, grid, spec, skip=absent == "skip")
     path = import_module(f"{__name__}.{chosen}")
     return path.extract(values, blocks, grid.resolution * 8, spec, index_dtype)
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from shapecodec.grid import SparseGrid, morton_decode, morton_encode
 
+SKIPPED = -2  # stands for the row of an absent block whose cells are left out; -1 is one that reads `fill`
+
 
 @dataclass(frozen=True)
 class Level:
@@ -39,28 +41,42 @@ class CellBlocks:
 
     Args:
         coords: (M, 3) int32 block coordinates, from -1 on.
-        upper: (M, 8) int32, row of the block at offset (x, y, z) in column 4 x + 2 y + z, -1 where there is none.
+        upper: (M, 8) int32, row of the block at offset (x, y, z) in column 4 x + 2 y + z, -1 where there is none, or
+            SKIPPED.
     """
 
     coords: Tensor
     upper: Tensor
 
 
-def cell_blocks(values: Tensor, grid: SparseGrid, level: Level) -> CellBlocks:
-    """The grid's blocks, then the absent ones in which cells are crossed, in Morton order."""
+def cell_blocks(values: Tensor, grid: SparseGrid, level: Level, *, skip: bool = False) -> CellBlocks:
+    """The grid's blocks, then the absent ones in which cells are crossed, in Morton order; `skip`: only beyond the cube."""
     offsets = torch.cartesian_prod(*[torch.arange(2, device=grid.device)] * 3).int()
     taps = (offsets * offsets.new_tensor([9, 3, 1])).sum(1)  # integer products do not run on CUDA
     neighbours = grid.neighbours()
     absent = neighbours[:, (13 - taps).long()] < 0
-    wanted = (absent & _differs_at_low_border(values, level)).nonzero()
+    wanted = absent & _differs_at_low_border(values, level)
+    if skip:
+        wanted &= (grid.coords[:, None] < offsets).any(-1)
+    wanted = wanted.nonzero()
     if len(wanted) == 0:
-        return CellBlocks(grid.coords, neighbours[:, (13 + taps).long()].contiguous())
+        upper = neighbours[:, (13 + taps).long()]
+        return CellBlocks(grid.coords, _upper(upper, grid.coords, offsets, grid.resolution, skip))
     missing = grid.coords[wanted[:, 0]] - offsets[wanted[:, 1]] + 1  # one more: coordinates can be -1
     coords = torch.cat([grid.coords + 1, morton_decode(torch.unique(morton_encode(missing)))])
     extended, order = SparseGrid.build(coords, grid.resolution + 1)
     row = extended.lookup(coords[:, None] + offsets)
     upper = torch.where(row >= 0, order[row.clamp(min=0)], -1)
-    return CellBlocks(coords - 1, upper.to(torch.int32).contiguous())
+    return CellBlocks(coords - 1, _upper(upper.to(torch.int32), coords - 1, offsets, grid.resolution, skip))
+
+
+def _upper(upper: Tensor, coords: Tensor, offsets: Tensor, resolution: int, skip: bool) -> Tensor:
+    """The table for the kernels: with `skip`, -1 becomes SKIPPED where the absent block lies in the cube."""
+    if skip:
+        place = coords[:, None] + offsets
+        in_cube = ((place >= 0) & (place < resolution)).all(-1)
+        upper = torch.where((upper < 0) & in_cube, SKIPPED, upper)
+    return upper.contiguous()
 
 
 def _differs_at_low_border(values: Tensor, level: Level) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shapecodec.ops.marching_cubes.blocks import CellBlocks, Level
+from shapecodec.ops.marching_cubes.blocks import SKIPPED, CellBlocks, Level
 from shapecodec.ops.marching_cubes.reference import NUDGE
 from shapecodec.ops.marching_cubes.tables import tables
 
@@ -58,20 +58,40 @@ def _sign_rows(
 
 
 @numba.njit(cache=True, nogil=True)
+def _gap_rows(upper: np.ndarray, block: int, gaps: np.ndarray) -> None:
+    """The 9 x 9 rows again: bits of voxels that lie in a skipped block."""
+    for x in range(9):
+        for y in range(9):
+            tap = (x >> 3) * 4 + (y >> 3) * 2
+            gaps[x * 9 + y] = (255 if upper[block, tap] == SKIPPED else 0) | (
+                256 if upper[block, tap + 1] == SKIPPED else 0
+            )
+
+
+@numba.njit(cache=True, nogil=True)
 def _classify_block(
-    rows: np.ndarray, triangle_counts: np.ndarray, cases: np.ndarray, packed: np.ndarray, totals: np.ndarray
+    rows: np.ndarray,
+    gaps: np.ndarray,
+    triangle_counts: np.ndarray,
+    cases: np.ndarray,
+    packed: np.ndarray,
+    totals: np.ndarray,
 ) -> None:
-    """One block from its sign rows: cases (512,), packed (512,), totals (2,) of vertices and triangles."""
+    """One block from its sign and gap rows: cases (512,), packed (512,), totals (2,) of vertices and triangles."""
     vertices, triangles = 0, 0
     for column in range(64):
         at = (column >> 3) * 9 + (column & 7)
         a, b, c, d = rows[at], rows[at + 1], rows[at + 9], rows[at + 10]
         if (a | b | c | d) == 0 or (a & b & c & d) == 511:
             continue
+        along_x, along_y, along_z = ~gaps[at + 9], ~gaps[at + 1], ~(gaps[at] >> 1)
+        gap = gaps[at] | gaps[at + 1] | gaps[at + 9] | gaps[at + 10]
         for z in range(8):
             case = (a >> z & 3) | (b >> z & 3) << 2 | (c >> z & 3) << 4 | (d >> z & 3) << 6
             own = case & 1
-            flags = (own ^ (case >> 4 & 1)) | (own ^ (case >> 2 & 1)) << 1 | (own ^ (case >> 1 & 1)) << 2
+            flags = (own ^ (case >> 4 & 1)) & (along_x >> z)
+            flags |= ((own ^ (case >> 2 & 1)) & (along_y >> z)) << 1 | ((own ^ (case >> 1 & 1)) & (along_z >> z)) << 2
+            case = 0 if gap >> z & 3 else case
             cases[column * 8 + z] = case
             packed[column * 8 + z] = vertices << 3 | flags
             vertices += BITS_SET[flags]
@@ -93,9 +113,11 @@ def _classify(
 ) -> None:
     """Per voxel: case, and (vertices before it in the block) * 8 + crossed axes as bits; per block: both totals."""
     for block in numba.prange(len(upper)):
-        rows = np.zeros(81, np.int32)
+        rows, gaps = np.zeros(81, np.int32), np.zeros(81, np.int32)
         if _sign_rows(values, upper, block, threshold, below, fill_bits, rows):
-            _classify_block(rows, triangle_counts, cases[block], packed[block], totals[block])
+            if upper[block].min() == SKIPPED:
+                _gap_rows(upper, block, gaps)
+            _classify_block(rows, gaps, triangle_counts, cases[block], packed[block], totals[block])
 
 
 @numba.njit(cache=True, nogil=True)

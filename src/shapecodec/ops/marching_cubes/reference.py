@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shapecodec.ops.marching_cubes.blocks import CellBlocks, Level
+from shapecodec.ops.marching_cubes.blocks import SKIPPED, CellBlocks, Level
 from shapecodec.ops.marching_cubes.tables import tables
 
 NUDGE = 2.0**-10  # voxels that a vertex keeps from the ends of its edge: no zero triangle where a value is at the level
@@ -15,12 +15,15 @@ def extract(
     values: Tensor, blocks: CellBlocks, resolution: int, level: Level, index_dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Vertices (V, 3) float32 and faces (F, 3), ordered by block, voxel, then axis or slot of the triangle table."""
-    cases = _cases(values, blocks, level)
+    cases, skipped = _cases(values, blocks, level), _skipped(blocks)
     inside = [(cases >> corner) & 1 for corner in (0, 4, 2, 1)]
-    crossed = torch.stack([inside[0] != other for other in inside[1:]], -1).flatten()
+    known = [(skipped >> corner) & 1 == 0 for corner in (4, 2, 1)]
+    crossed = torch.stack(
+        [(inside[0] != other) & at for other, at in zip(inside[1:], known, strict=True)], -1
+    ).flatten()
     vertices = _vertices(values, blocks, resolution, level, crossed.nonzero()[:, 0])
     vertex_of = crossed.cumsum(0, dtype=torch.int32).sub_(1)
-    return vertices, _faces(cases, blocks, vertex_of).to(index_dtype)
+    return vertices, _faces(torch.where(skipped == 0, cases, 0), blocks, vertex_of).to(index_dtype)
 
 
 def _cases(values: Tensor, blocks: CellBlocks, level: Level) -> Tensor:
@@ -40,6 +43,17 @@ def _cases(values: Tensor, blocks: CellBlocks, level: Level) -> Tensor:
         x, y, z = corner >> 2, corner >> 1 & 1, corner & 1
         cases |= apron[:, x : x + 8, y : y + 8, z : z + 8].to(torch.uint8) << corner
     return cases.flatten()
+
+
+def _skipped(blocks: CellBlocks) -> Tensor:
+    """(M * 512,) uint8: bit 4 x + 2 y + z of a cell says that corner (x, y, z) lies in a skipped block."""
+    place = torch.arange(8, device=blocks.upper.device)
+    bits = torch.zeros((len(blocks.coords), 8, 8, 8), dtype=torch.uint8, device=blocks.upper.device)
+    for corner in range(8):
+        x, y, z = ((place + (corner >> shift & 1)) // 8 << shift for shift in (2, 1, 0))
+        tap = x[:, None, None] + y[:, None] + z
+        bits |= (blocks.upper == SKIPPED)[:, tap].to(torch.uint8) << corner
+    return bits.flatten()
 
 
 def _locate(blocks: CellBlocks, row: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:

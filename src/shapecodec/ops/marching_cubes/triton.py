@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from shapecodec.ops.marching_cubes.blocks import CellBlocks, Level
+from shapecodec.ops.marching_cubes.blocks import SKIPPED, CellBlocks, Level
 from shapecodec.ops.marching_cubes.reference import NUDGE
 from shapecodec.ops.marching_cubes.tables import tables
 
@@ -27,7 +27,7 @@ def _locate(
     z: tl.tensor,
     live: tl.tensor,
 ) -> tuple[tl.tensor, tl.tensor]:
-    """Row (int64, -1 if absent) of the block that holds place (x, y, z) in 0..8 of `block`, and the voxel in it."""
+    """Row (int64, below 0 if absent) of the block that holds place (x, y, z) in 0..8 of `block`, and the voxel in it."""
     tap = (x // 8) * 4 + (y // 8) * 2 + z // 8
     row = tl.load(upper + block * 8 + tap, mask=live, other=-1).to(tl.int64)
     return row, ((x % 8) * 8 + y % 8) * 8 + z % 8
@@ -47,6 +47,7 @@ def _classify(
     threshold: tl.tensor,
     fill: tl.tensor,
     BELOW: tl.constexpr,
+    GAP: tl.constexpr,
     BLOCKS: tl.constexpr,
 ) -> None:
     # int64: block * 512 passes 2^31 from 4.2M blocks on
@@ -55,6 +56,7 @@ def _classify(
     live = block < count
     x, y, z = voxel // 64, (voxel // 8) % 8, voxel % 8
     case = tl.zeros([BLOCKS, 512], dtype=tl.int32)
+    gaps = tl.zeros([BLOCKS, 512], dtype=tl.int32)
     for corner in tl.static_range(8):
         row, place = _locate(upper, block, x + corner // 4, y + (corner // 2) % 2, z + corner % 2, live)
         value = tl.load(values + row * 512 + place, mask=live & (row >= 0) & (row < known), other=fill)
@@ -63,9 +65,13 @@ def _classify(
         else:
             inside = value > threshold
         case += inside.to(tl.int32) * (1 << corner)
+        gaps += (row == GAP).to(tl.int32) * (1 << corner)
     case = tl.where(live, case, 0)
     own = case & 1
-    along_x, along_y, along_z = own ^ ((case >> 4) & 1), own ^ ((case >> 2) & 1), own ^ ((case >> 1) & 1)
+    along_x = (own ^ (case >> 4)) & ((gaps >> 4) ^ 1) & 1
+    along_y = (own ^ (case >> 2)) & ((gaps >> 2) ^ 1) & 1
+    along_z = (own ^ (case >> 1)) & ((gaps >> 1) ^ 1) & 1
+    case = tl.where(gaps == 0, case, 0)
     vertices = along_x + along_y + along_z
     triangles = tl.load(triangle_counts + case)
     first = tl.cumsum(vertices, axis=1) - vertices
@@ -185,6 +191,7 @@ def classify(values: Tensor, blocks: CellBlocks, level: Level) -> tuple[Tensor, 
         level.threshold,
         level.fill,
         BELOW=level.below,
+        GAP=SKIPPED,
         BLOCKS=width,
         num_warps=4,
     )
