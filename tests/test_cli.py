@@ -22,7 +22,7 @@ METRICS = {
     "prediction", "reference", "area_ratio", "volume_ratio",
 }  # fmt: skip
 RECONSTRUCT = {
-    "codec", "input", "output", "resolution", "device", "seed", "latents", "mesh", "metrics", "floor", "oracle",
+    "codec", "input", "output", "resolution", "device", "seed", "warnings", "latents", "mesh", "metrics", "floor", "oracle",
     "seconds", "peak_memory_bytes",
 }  # fmt: skip
 SMALL = Log3DConfig(resolution=64, width=4, depth=1, heads=1, window=4, convs_per_block=1, latent=4)

@@ -30,6 +30,7 @@ def reconstruct(
     *,
     codec: str = "log3d-tiny",
     resolution: int | None = None,
+    tokens: float | None = None,
     surface: Surface = "auto",
     bits: int = 8,
     output: Output = None,
@@ -46,6 +47,7 @@ def reconstruct(
         mesh: An .obj, .ply, .stl, .off, .glb, .gltf or .drc file.
         codec: A bundled name, a codec folder, a training run, or org/name of the Hugging Face hub.
         resolution: Voxels an axis, a multiple of 8; the codec's own if left out.
+        tokens: Times the codec's own number of latent vectors, 0.25 to 8; for vector sets (lagem) only.
         surface: How a surface is made of the decoded field; auto keeps one layer where nothing is lost by it.
         bits: Bits a latent channel in the latent file: 6, 8, 16 or 32.
         output: The mesh to write (.glb .ply .obj .stl .drc); NAME.rebuilt.glb if left out.
@@ -58,7 +60,7 @@ def reconstruct(
     from shapecodec.commands import reconstruct as command
 
     command.run(
-        mesh, codec=codec, resolution=resolution, surface=surface, bits=bits, output=output, picture=picture,
+        mesh, codec=codec, resolution=resolution, tokens=tokens, surface=surface, bits=bits, output=output, picture=picture,
         device=device, seed=seed, points=points, max_faces=max_faces, as_json=as_json,
     )  # fmt: skip
 
@@ -68,6 +70,7 @@ def encode(
     *,
     codec: str = "log3d-tiny",
     resolution: int | None = None,
+    tokens: float | None = None,
     bits: int = 8,
     output: Output = None,
     device: Device = "auto",
@@ -81,6 +84,7 @@ def encode(
         mesh: An .obj, .ply, .stl, .off, .glb, .gltf or .drc file.
         codec: A bundled name, a codec folder, a training run, or org/name of the Hugging Face hub.
         resolution: Voxels an axis, a multiple of 8; the codec's own if left out.
+        tokens: Times the codec's own number of latent vectors, 0.25 to 8; for vector sets (lagem) only.
         bits: Bits a latent channel: 6, 8, 16 or 32.
         output: The .safetensors file to write; NAME.safetensors if left out.
         device: Where the network runs.
@@ -90,7 +94,7 @@ def encode(
     from shapecodec.commands import files as command
 
     command.encode(
-        mesh, codec=codec, resolution=resolution, bits=bits, output=output, device=device, seed=seed,
+        mesh, codec=codec, resolution=resolution, tokens=tokens, bits=bits, output=output, device=device, seed=seed,
         max_faces=max_faces, as_json=as_json,
     )  # fmt: skip
 
@@ -180,7 +184,7 @@ def train(
         steps: Optimiser steps, instead of the recipe's.
         time_budget: Seconds of training, instead of the recipe's end.
         lr: Peak learning rate, instead of the recipe's.
-        budget: Blocks a batch and process, instead of the recipe's.
+        budget: Blocks a batch and process (LoG3D) or shapes a step (LaGeM), instead of the recipe's.
         seed: Of weights, batches and noise, instead of the recipe's.
         workers: Processes that decode meshes at the start.
         stop_after: End this call after so many seconds, with a checkpoint to resume from.
@@ -194,6 +198,68 @@ def train(
     )  # fmt: skip
 
 
+def evaluate(
+    *,
+    data: Path,
+    codec: str | None = None,
+    meshes: Path | None = None,
+    label: str = "",
+    align: Literal["none", "box"] = "none",
+    split: Literal["train", "val", "test", "all"] | None = None,
+    resolution: int | None = None,
+    surface: Surface | None = None,
+    bits: int = 8,
+    protocols: tuple[str, ...] = (),
+    points: int | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    against: Path | None = None,
+    time_budget: float | None = None,
+    timeout: float = 3600.0,
+    pictures: bool = True,
+    device: Device = "auto",
+    seed: int = 0,
+    max_faces: int = MAX_FACES,
+    as_json: Json = False,
+) -> None:
+    """Score a codec, or meshes from elsewhere, on a folder of meshes: rows, intervals, pictures and a page to look at.
+
+    Args:
+        data: A folder with a manifest.csv, any folder of mesh files, or one mesh.
+        codec: A bundled name, a codec folder, a training run, or org/name of the Hugging Face hub.
+        meshes: Instead of a codec: a folder of reconstructions with the originals' names, in any format that is read.
+        label: What the --meshes are called in tables; their folder's name if left out.
+        align: Of --meshes: none trusts their scale and position, box fits their boxes to the originals'.
+        split: Of the manifest: train, val, test or all; test if left out.
+        resolution: Voxels an axis, a multiple of 8; the codec's own if left out. For --meshes the unit of voxel distances.
+        surface: How a surface is made of the decoded field, for codecs that offer it; auto if left out.
+        bits: Bits a latent channel of the file that is decoded: 6, 8, 16 or 32.
+        protocols: What the shapes are measured under, such as exact-v1; all if left out.
+        points: How many to sample on each mesh; each protocol's own number if left out.
+        limit: Only the first so many shapes of a random order that is always the same; a resume may raise it.
+        workers: Processes; half of the cores if left out, 0 for none but this one.
+        out: Folder of the run; runs/CODEC-DATA-RESOLUTION if left out.
+        resume: Go on with the run that the folder holds; its settings must be the same.
+        against: Another run's rows.parquet, to compare with shape by shape.
+        time_budget: Begin no shape after so many seconds; resume later.
+        timeout: Give a shape up after so many seconds.
+        pictures: Leave out the pictures and 3D views of each shape.
+        device: Where the network runs and distances are found.
+        seed: Of the samples, the order and the intervals.
+        max_faces: Refuse originals with more triangles.
+    """
+    from shapecodec.commands import evaluate as command
+
+    command.run(
+        data=data, codec=codec, meshes=meshes, label=label, align=align, split=split, resolution=resolution,
+        surface=surface, bits=bits, protocols=protocols, points=points, limit=limit, workers=workers, out=out, resume=resume,
+        against=against, time_budget=time_budget, timeout=timeout, pictures=pictures, device=device, seed=seed,
+        max_faces=max_faces, as_json=as_json,
+    )  # fmt: skip
+
+
 def doctor(*, as_json: Json = False) -> None:
     """Show versions, hardware, and what each bundled codec needs: paste it into an issue."""
     from shapecodec.commands import doctor as command
@@ -202,7 +268,7 @@ def doctor(*, as_json: Json = False) -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    verb.__name__: verb for verb in (reconstruct, encode, decode, compare, train, doctor)
+    verb.__name__: verb for verb in (reconstruct, encode, decode, compare, evaluate, train, doctor)
 }
 
 

@@ -44,6 +44,9 @@ class VectorCodec(Codec):
     def decode(self, latents):
         raise NotImplementedError
 
+    def estimate_memory(self, mesh, resolution):
+        return 0
+
     def loss(self, batch, step, rng):
         hidden = self.norm(torch.tanh(self.down(batch.vectors)))
         if self.config.noise:

@@ -57,6 +57,25 @@ class Codec(nn.Module, ABC):
     def loss(self, batch: Any, step: int, rng: torch.Generator) -> Loss:
         """Training loss on what `prepare` returned, or on a packed batch of it; schedules over `step` live here."""
 
+    def remarks(self, inputs: Any) -> tuple[str, ...]:
+        """What a user should know about a prepared mesh before trusting its latents; nothing for most meshes."""
+        return ()
+
+    def scale_tokens(self, factor: float) -> None:
+        """Use another number of latent vectors than the codec was trained with.
+
+        Raises:
+            BadArgument: the codec's number follows from the mesh, or the factor is out of range.
+        """
+        raise BadArgument(f"the number of tokens of a '{self.kind}' codec follows from the mesh.", where="--tokens")
+
+    @abstractmethod
+    def estimate_memory(self, mesh: Mesh | None, resolution: int) -> int:
+        """Bytes that reconstructing and measuring a mesh takes beside the weights, on this codec's device; None: a typical mesh.
+
+        For refusing what cannot work: meant to be within a factor of 1.5. `mesh` lies in the unit cube.
+        """
+
     @property
     def device(self) -> torch.device:
         """Where the parameters live."""

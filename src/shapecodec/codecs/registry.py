@@ -15,7 +15,10 @@ from shapecodec.io.codec_locate import bundled_names, locate
 from shapecodec.io.config_json import config_from_json
 
 # kind -> module, codec class, configuration class; imported when a codec of that kind is loaded.
-KINDS = {"log3d": ("shapecodec.codecs.log3d", "Log3D", "Log3DConfig")}
+KINDS = {
+    "log3d": ("shapecodec.codecs.log3d", "Log3D", "Log3DConfig"),
+    "lagem": ("shapecodec.codecs.lagem", "Lagem", "LagemConfig"),
+}
 
 __all__ = ["KINDS", "bundled_names", "load_codec"]
 

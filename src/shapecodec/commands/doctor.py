@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from shapecodec.codecs.log3d.memory import estimate_memory
 from shapecodec.codecs.registry import KINDS, bundled_names, load_codec
 from shapecodec.commands.console import Reporter
 from shapecodec.commands.memory import GIB, free_memory
@@ -27,8 +26,6 @@ PACKAGES = (
     "DracoPy",
     "Pillow",
 )
-TOKENS_PER_AREA = 0.035  # blocks of a mesh of area A at resolution N, over A N^2 (11 meshes at 1024^3: 0.0325 to 0.037)
-TYPICAL_AREA = 1.5  # of those meshes in the unit cube
 
 
 def run(*, as_json: bool) -> None:
@@ -70,11 +67,10 @@ def _gpu(index: int) -> dict[str, Any]:
 
 def _codec(name: str, device: torch.device, free: int | None) -> dict[str, Any]:
     """Parameters, and the memory that a typical mesh takes at each resolution."""
-    codec = load_codec(name)
+    codec = load_codec(name, device)
     needs = {}
     for resolution in (256, 512, 1024, 2048):
-        tokens = int(TOKENS_PER_AREA * TYPICAL_AREA * resolution**2)
-        need = estimate_memory(codec.config, tokens, device.type)
+        need = codec.estimate_memory(None, resolution)
         needs[str(resolution)] = {"bytes": need, "fits": None if free is None else need <= free}
     count = sum(parameter.numel() for parameter in codec.parameters())
     return {"name": name, "kind": codec.kind, "parameters": count, "memory": needs}

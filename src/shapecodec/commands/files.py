@@ -26,6 +26,7 @@ def encode(
     *,
     codec: str,
     resolution: int | None,
+    tokens: float | None,
     bits: int,
     output: Path | None,
     device: str,
@@ -42,11 +43,16 @@ def encode(
         mesh = read_input(source, max_faces)
         model = open_codec(codec, device, seed)
         report.device = model.device
+    if tokens is not None:
+        model.scale_tokens(tokens)
     size = model.config.resolution if resolution is None else resolution
-    unit, frame = mesh.normalise()
+    unit, frame = model.normalise(mesh)
     with report.stage("prepare", f"prepare at {size}^3"):
         check_memory(model, unit, size)
         inputs: Any = model.prepare(unit.to(model.device), resolution=size)
+    remarks = model.remarks(inputs)
+    for remark in remarks:
+        report.note(f"  warning: {remark}")
     with report.stage("encode", "encode"):
         latents = encode_mesh(model, inputs, frame)
         stored = save_latents(latents, output, bits=bits)
@@ -58,12 +64,13 @@ def encode(
         "bits": bits,
         "device": str(model.device),
         "seed": seed,
+        "warnings": list(remarks),
         "latents": describe_latents(latents, stored),
         "seconds": report.total(),
         "peak_memory_bytes": peak_memory(model.device),
     }
-    tokens = sum(len(level.feats) for level in latents.levels)
-    report.result(values, f"{output}: {tokens:,} tokens at {bits} bits a channel, {size_text(stored)}")
+    count = sum(len(level.feats) for level in latents.levels)
+    report.result(values, f"{output}: {count:,} tokens at {bits} bits a channel, {size_text(stored)}")
 
 
 @torch.inference_mode()

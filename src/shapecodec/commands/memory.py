@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from shapecodec.codecs.base import Codec
-from shapecodec.codecs.log3d.memory import estimate_memory, estimate_tokens
 from shapecodec.errors import BadArgument
 from shapecodec.mesh import Mesh
 
@@ -69,11 +68,11 @@ def check_memory(codec: Codec, mesh: Mesh, resolution: int) -> None:
         BadArgument: the estimate exceeds what is free; the hint names the largest power of two that fits.
     """
     free = free_memory(codec.device)
-    need = estimate(codec, mesh, resolution)
+    need = codec.estimate_memory(mesh, resolution)
     if free is None or need <= free:
         return
     fitting = resolution // 2
-    while fitting >= 64 and estimate(codec, mesh, fitting) > free:
+    while fitting >= 64 and codec.estimate_memory(mesh, fitting) > free:
         fitting //= 2
     hint = f"--resolution {fitting // 8 * 8}" if fitting >= 64 else "a machine with more memory"
     raise BadArgument(
@@ -81,8 +80,3 @@ def check_memory(codec: Codec, mesh: Mesh, resolution: int) -> None:
         where=mesh.name,
         hint=f"{hint}.",
     )
-
-
-def estimate(codec: Codec, mesh: Mesh, resolution: int) -> int:
-    """Bytes that reconstructing and measuring `mesh` (in the unit cube) takes beside the codec's weights."""
-    return estimate_memory(codec.config, estimate_tokens(mesh, resolution), codec.device.type)

@@ -35,6 +35,7 @@ def run(
     *,
     codec: str,
     resolution: int | None,
+    tokens: float | None,
     surface: str,
     bits: int,
     output: Path | None,
@@ -58,11 +59,16 @@ def run(
         mesh = read_input(source, max_faces)
         model = open_codec(codec, device, seed)
         report.device = model.device
+    if tokens is not None:
+        model.scale_tokens(tokens)
     size = model.config.resolution if resolution is None else resolution
-    unit, frame = mesh.normalise()
+    unit, frame = model.normalise(mesh)
     with report.stage("prepare", f"prepare at {size}^3"):
         check_memory(model, unit, size)
         inputs: Any = model.prepare(unit.to(model.device), resolution=size)
+    remarks = model.remarks(inputs)
+    for remark in remarks:
+        report.note(f"  warning: {remark}")
     with report.stage("encode", "encode"):
         latents, stored = through_file(encode_mesh(model, inputs, frame), bits)
     rebuilt = rebuild(model, latents, surface, report)
@@ -76,6 +82,7 @@ def run(
         "resolution": size,
         "device": str(model.device),
         "seed": seed,
+        "warnings": list(remarks),
         "latents": describe_latents(latents, stored),
         "mesh": {
             "vertices": numbers["prediction"]["vertices"],

@@ -11,6 +11,7 @@ import torch
 from shapecodec.codecs.registry import load_codec
 from shapecodec.commands.console import Reporter
 from shapecodec.commands.steps import choose_device
+from shapecodec.data.occupancy import OccupancySourceConfig
 from shapecodec.errors import BadArgument
 from shapecodec.recipes import RECIPES, Recipe, build, find_recipe, from_run
 from shapecodec.train.config import RunConfig
@@ -73,13 +74,15 @@ def run(
     report.result(values, _sentence(outcome))
 
 
-def _changed(recipe: Recipe, overrides: dict[str, Any], data: Path | None, budget: int | None) -> Recipe:
+def _changed(recipe: Recipe[Any], overrides: dict[str, Any], data: Path | None, budget: int | None) -> Recipe[Any]:
     """The recipe with the settings that were given; an end that was given replaces both of the recipe's."""
     given = {name: value for name, value in overrides.items() if value is not None}
     if "steps" in given or "time_budget_s" in given:
         given = {"steps": None, "time_budget_s": None, **given}
     source = recipe.source if data is None else replace(recipe.source, data=str(data.resolve()))
-    source = source if budget is None else replace(source, budget=budget)
+    if budget is not None:
+        sized = isinstance(source, OccupancySourceConfig)
+        source = replace(source, shapes=budget) if sized else replace(source, budget=budget)
     source = replace(source, seed=given.get("seed", source.seed))
     return replace(recipe, source=source, run=replace(recipe.run, **given))
 

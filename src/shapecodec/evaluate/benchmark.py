@@ -184,7 +184,7 @@ def _stages(
 ) -> list[tuple[str, dict[str, float], Row, tuple[Mesh, Mesh | None, Mesh]]]:
     """Every surface of one mesh at one resolution, with seconds a stage (device synchronised)."""
     clock = _Clock(codec.device)
-    target = load(path).normalise()[0]
+    target = codec.normalise(load(path))[0]
     clock.lap("load")
     inputs = codec.prepare(target.to(codec.device), None, resolution=resolution)
     clock.lap("prepare")

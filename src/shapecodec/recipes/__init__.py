@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from shapecodec.errors import BadArgument
-from shapecodec.recipes import log3d
+from shapecodec.recipes import lagem, log3d
 from shapecodec.recipes.base import Recipe, build, from_run
 
-RECIPES: dict[str, Callable[[], Recipe]] = {**log3d.RECIPES}
+RECIPES: dict[str, Callable[[], Recipe[Any]]] = {**log3d.RECIPES, **lagem.RECIPES}
 
 __all__ = ["RECIPES", "Recipe", "build", "find_recipe", "from_run"]
 
 
-def find_recipe(name: str) -> Recipe:
+def find_recipe(name: str) -> Recipe[Any]:
     """The recipe of that name.
 
     Raises:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from shapecodec.codecs.base import Codec
 from shapecodec.codecs.registry import KINDS
+from shapecodec.data.occupancy import OccupancySourceConfig, open_occupancy_source
 from shapecodec.data.pool import open_source
 from shapecodec.data.prefetch import Prefetched
 from shapecodec.data.source import SourceConfig
@@ -19,38 +20,45 @@ from shapecodec.rng import counted_seed
 from shapecodec.train.config import RunConfig
 from shapecodec.train.loop import Source
 
+Settings = TypeVar("Settings", SourceConfig, OccupancySourceConfig)
+
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Generic[Settings]):
     """Everything that decides a run.
 
     Args:
         kind: of the codec, a key of `codecs.registry.KINDS`.
         codec: the codec's configuration.
-        source: what batches are made of; `data` is filled in by whoever runs the recipe.
+        source: what batches are made of: blocks for LoG3D, points and queries for LaGeM; `data` is filled in by whoever runs it.
         run: how it is trained.
     """
 
     kind: str
     codec: Any
-    source: SourceConfig
+    source: Settings
     run: RunConfig
 
 
-def build(recipe: Recipe, *, device: torch.device | str = "cpu", workers: int = 1) -> tuple[Codec, Source, RunConfig]:
+def build(
+    recipe: Recipe[Any], *, device: torch.device | str = "cpu", workers: int = 1
+) -> tuple[Codec, Source, RunConfig]:
     """The three things that `train.loop.train` takes; weights depend on the run's seed alone.
 
-    With `workers` > 1 meshes are decoded by so many processes. On CUDA the next batch is made while one trains.
+    With `workers` > 1 meshes are decoded by so many processes. On CUDA the next blocks are prepared while a batch trains; batches
+    of queries are a few launches out of stored pools and need no thread of their own.
     """
     module, name, _ = KINDS[recipe.kind]
     torch.manual_seed(counted_seed(recipe.run.seed, purpose="initial weights"))
     codec: Codec = getattr(import_module(module), name)(recipe.codec)
+    if isinstance(recipe.source, OccupancySourceConfig):
+        return codec, open_occupancy_source(recipe.source, device=device, workers=workers), recipe.run
     source = open_source(codec.prepare, recipe.source, device=device, workers=workers)
     ahead = Prefetched(source) if torch.device(device).type == "cuda" else source
     return codec, ahead, recipe.run
 
 
-def from_run(config: dict[str, Any]) -> Recipe:
+def from_run(config: dict[str, Any]) -> Recipe[Any]:
     """The recipe behind a run's config.json.
 
     Raises:
@@ -63,4 +71,5 @@ def from_run(config: dict[str, Any]) -> Recipe:
     settings = config_from_json(
         getattr(import_module(module), config_name), config["codec"]["config"], where="config.json"
     )
-    return Recipe(kind, settings, SourceConfig.from_json(config["source"]), RunConfig.from_json(config["run"]))
+    source = (OccupancySourceConfig if kind == "lagem" else SourceConfig).from_json(config["source"])
+    return Recipe(kind, settings, source, RunConfig.from_json(config["run"]))

@@ -11,7 +11,7 @@ from shapecodec.recipes.base import Recipe
 from shapecodec.train.config import RunConfig
 
 
-def log3d_paper() -> Recipe:
+def log3d_paper() -> Recipe[SourceConfig]:
     """The paper's network and optimiser (A.6) at 1024^3; it trained for three days on eight GPUs."""
     return Recipe(
         "log3d",
@@ -21,7 +21,7 @@ def log3d_paper() -> Recipe:
     )
 
 
-def log3d_paper_2048() -> Recipe:
+def log3d_paper_2048() -> Recipe[SourceConfig]:
     """The paper's second stage: the trained 1024^3 network goes on at 2048^3 (A.6); name it with `--init RUN`."""
     first = log3d_paper()
     return replace(
@@ -32,7 +32,7 @@ def log3d_paper_2048() -> Recipe:
     )
 
 
-def log3d_base() -> Recipe:
+def log3d_base() -> Recipe[SourceConfig]:
     """The released `log3d-base`: 800 s on one H100.
 
     Two transformer blocks a side instead of eight and batches of crops of many shapes: with so few steps they reach a given
@@ -53,7 +53,7 @@ def log3d_base() -> Recipe:
     )
 
 
-def log3d_tiny() -> Recipe:
+def log3d_tiny() -> Recipe[SourceConfig]:
     """The released `log3d-tiny`, for laptops: a quarter of the channels' product and one plain block a side."""
     base = log3d_base()
     return replace(
@@ -64,7 +64,7 @@ def log3d_tiny() -> Recipe:
     )
 
 
-def log3d_overfit() -> Recipe:
+def log3d_overfit() -> Recipe[SourceConfig]:
     """A few minutes on a CPU with generated meshes: shows that everything works, not what it can do."""
     tiny = log3d_tiny()
     return replace(
@@ -77,7 +77,7 @@ def log3d_overfit() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
+RECIPES: dict[str, Callable[[], Recipe[SourceConfig]]] = {
     "log3d-paper": log3d_paper,
     "log3d-paper-2048": log3d_paper_2048,
     "log3d-base": log3d_base,

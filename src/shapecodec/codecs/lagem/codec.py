@@ -13,12 +13,16 @@ from shapecodec.codecs.lagem.config import LagemConfig
 from shapecodec.codecs.lagem.field import QueryField
 from shapecodec.codecs.lagem.inputs import RADIUS, OccupancyBatch, PointInputs
 from shapecodec.codecs.lagem.network import Bottlenecks, Decoder, Encoder, KLLevel, PointEmbedding, QueryHead
-from shapecodec.codecs.lagem.oracle import signed_distance
+from shapecodec.codecs.lagem.oracle import LEAST_INSIDE, inside_share, signed_distance
 from shapecodec.errors import BadArgument, BadLatents
 from shapecodec.latents import Latents, Level
 from shapecodec.mesh import Mesh, Similarity
 from shapecodec.ops.farthest_points import farthest_points
 from shapecodec.rng import rng as counted_rng
+
+# Bytes a voxel that the surface crosses: its neighbourhood on the finest grids, two faces and a vertex; measuring two faces.
+_VOXEL, _MEASURE = 500, 600
+_QUERY_VECTORS = 8  # vectors of a query alive at once
 
 
 class Lagem(Codec):
@@ -65,6 +69,24 @@ class Lagem(Codec):
         points = (points / RADIUS)[None]
         normals = mesh.face_normals()[faces][None] if self.config.normals else None
         return PointInputs(points, farthest_points(points, self.tokens[-1]), resolution, normals, mesh)
+
+    def remarks(self, inputs: PointInputs) -> tuple[str, ...]:
+        """LaGeM encodes solids: says of a mesh that is not closed what was taken as its inside."""
+        if inputs.mesh is None or inputs.mesh.is_watertight():
+            return ()
+        share = inside_share(inputs.mesh)
+        rule = "points whose winding number exceeds 1/2 in magnitude"
+        if share < LEAST_INSIDE:
+            return (f"the mesh has no inside ({rule}: none were found). LaGeM encodes solids; log3d encodes sheets.",)
+        return (
+            f"the mesh is not closed. LaGeM encodes solids: its inside is taken as the {rule}, {share:.1%} of its box.",
+        )
+
+    def scale_tokens(self, factor: float) -> None:
+        """See `Codec.scale_tokens`; between 1/4 and 8, beyond which the attention has seen nothing like it."""
+        if not 0.25 <= factor <= 8:
+            raise BadArgument(f"{factor:g} times as many vectors is outside [0.25, 8].", where="--tokens")
+        self.tokens = tuple(max(1, round(count * factor)) for count in self.config.tokens)
 
     def features(self, inputs: PointInputs) -> list[Tensor]:
         """(B, m, C) of each level, coarse to fine, before the bottlenecks."""
@@ -169,6 +191,12 @@ class Lagem(Codec):
                 levels.append(bottleneck.encode(feats))
         memory = self.head.memory(self.decode_levels(levels))
         return self.head(self.embedding(queries), memory), kl
+
+    def estimate_memory(self, mesh: Mesh | None, resolution: int) -> int:
+        """See `Codec.estimate_memory`; the surface crosses about 2 area resolution^2 voxels, and a typical area is 1.2."""
+        area = 1.2 if mesh is None else min(float(mesh.face_areas().double().sum()), 10.0)
+        surface = 2 * area * resolution**2 * (_VOXEL + (_MEASURE if self.device.type == "cpu" else 0))
+        return int(surface) + self.config.query_chunk * self.config.channels * _QUERY_VECTORS * 4
 
     def _autocast(self) -> torch.autocast:
         """bf16 where the hardware is made for it."""

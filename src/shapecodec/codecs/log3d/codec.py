@@ -9,6 +9,7 @@ from shapecodec.codecs.base import Codec, Loss
 from shapecodec.codecs.log3d.config import Log3DConfig
 from shapecodec.codecs.log3d.field import BlockField
 from shapecodec.codecs.log3d.inputs import BLOCK, PAD, BlockInputs
+from shapecodec.codecs.log3d.memory import estimate_memory, estimate_tokens, typical_tokens
 from shapecodec.errors import BadArgument, BadLatents, BadMesh
 from shapecodec.grid import SparseGrid
 from shapecodec.latents import Latents, Level
@@ -117,6 +118,11 @@ class Log3D(Codec):
             "far_vox": (distance * ~near).sum() / (~near).sum() * config.truncation,
         }
         return Loss(field + config.kl_weight * kl, terms)
+
+    def estimate_memory(self, mesh: Mesh | None, resolution: int) -> int:
+        """See `Codec.estimate_memory`."""
+        tokens = typical_tokens(resolution) if mesh is None else estimate_tokens(mesh, resolution)
+        return estimate_memory(self.config, tokens, self.device.type)
 
     def _autocast(self) -> torch.autocast:
         """bf16 where the hardware is made for it; float32 on the CPU (a trial: bf16 costs 0.0005 voxel)."""
