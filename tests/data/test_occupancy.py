@@ -321,10 +321,11 @@ def test_configuration_survives_json():
 @pytest.mark.gpu
 def test_batch_waits_for_the_device(device):
     sizes = PoolSizes()
-    pools = build_shape_pools(build_pool(200, seed=0).to(device), sizes)
+    meshes = build_pool(200, seed=0)
+    pools = build_shape_pools(meshes.to(device), sizes)
     for index in range(0, len(pools), 40):
         points = torch.cat([pools.inside[index], pools.outside[index], pools.near[index]])
-        mesh = next(m for m in map(build_pool(200, seed=0).mesh, range(200)) if m.name == pools.names[index])
+        mesh = next(m for m in map(meshes.mesh, range(200)) if m.name == pools.names[index])
         labels = is_inside(points[::50].cpu(), unit_sphere(mesh))
         assert torch.equal(labels, volumes_on(pools, index)[::50].cpu())
     source = OccupancySource(None, pools, OccupancySourceConfig(shapes=32, points=8192, latents=2048, normals=True))

@@ -18,7 +18,7 @@ from shapecodec.data.collection import MeshCollection, checked_mesh
 from shapecodec.errors import BadArgument
 from shapecodec.mesh import Mesh
 from shapecodec.ops.closest_point import closest_point
-from shapecodec.ops.winding_number import winding_number
+from shapecodec.ops import winding_number
 from shapecodec.rng import rng
 
 BALL = math.sqrt(3.0)  # radius of the volume points (appendix A.1): it holds the cube around the unit sphere
@@ -136,8 +136,8 @@ def unit_sphere(mesh: Mesh) -> Mesh:
 
 
 def is_inside(points: Tensor, mesh: Mesh) -> Tensor:
-    """(Q,) bool for points (Q, 3): |generalised winding number| > 0.5, so meshes turned inside out count as solids."""
-    return winding_number(points, mesh.vertices, mesh.faces).abs() > 0.5
+    """(Q,) bool for points (Q, 3) in the mesh's frame, by `ops.winding_number.inside`: |w| > 0.5."""
+    return winding_number.inside(points, mesh.vertices, mesh.faces)
 
 
 def ball_points(count: int, generator: torch.Generator, radius: float = BALL) -> Tensor:
