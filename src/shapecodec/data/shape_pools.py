@@ -17,8 +17,8 @@ from torch import Tensor
 from shapecodec.data.collection import MeshCollection, checked_mesh
 from shapecodec.errors import BadArgument
 from shapecodec.mesh import Mesh
-from shapecodec.ops.closest_point import closest_point
 from shapecodec.ops import winding_number
+from shapecodec.ops.closest_point import closest_point
 from shapecodec.rng import rng
 
 BALL = math.sqrt(3.0)  # radius of the volume points (appendix A.1): it holds the cube around the unit sphere
