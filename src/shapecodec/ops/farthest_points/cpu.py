@@ -13,9 +13,20 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from shapecodec.ops.closest_point.tree import spatial_order
+from shapecodec.ops.closest_point.tree import KEY_BITS, spread_bits
 
 BUCKET = 64  # points: at 100k, half of a step is boxes and half is points
+
+
+@njit(cache=True, nogil=True)
+def _morton_keys(points: np.ndarray, corner: np.ndarray, scale: float, index_bits: int) -> np.ndarray:
+    """(N,) int64: the Morton code of a point's cell, then its row, so that a plain sort orders rows."""
+    keys = np.zeros(len(points), np.int64)
+    for i in range(len(points)):
+        for axis in range(3):
+            keys[i] |= spread_bits(np.int64((points[i, axis] - corner[axis]) * scale)) << (2 - axis)
+        keys[i] = (keys[i] << index_bits) | i
+    return keys
 
 
 @njit(cache=True, nogil=True)
@@ -97,17 +108,30 @@ def _order(axes: np.ndarray, rows: np.ndarray, place: int, count: int, picks: np
                 row = rows[place]
 
 
-def _one(points: np.ndarray, order: np.ndarray, start: int, picks: np.ndarray) -> None:
+def _in_buckets(points: np.ndarray) -> np.ndarray:
+    """(N,) int64 rows of points (N, 3) in Morton order, ascending within each bucket.
+
+    `spatial_order` sorts one large array on all cores; here every core has an array of its own.
+    """
+    corner = points.min(0).astype(np.float64)
+    index_bits = max(len(points) - 1, 1).bit_length()
+    cells = (1 << min(20, (KEY_BITS - index_bits) // 3)) - 1
+    keys = _morton_keys(points, corner, cells / max(float((points.max(0) - corner).max()), 1e-300), index_bits)
+    keys.sort()
+    order = keys & ((1 << index_bits) - 1)
     full = len(order) // BUCKET * BUCKET
-    rows = np.concatenate([np.sort(order[:full].reshape(-1, BUCKET), 1).reshape(-1), np.sort(order[full:])])
-    axes = np.ascontiguousarray(points[rows].T)
-    _order(axes, rows, int(np.flatnonzero(rows == start)[0]), len(picks), picks)
+    rows: np.ndarray = np.concatenate([np.sort(order[:full].reshape(-1, BUCKET), 1).reshape(-1), np.sort(order[full:])])
+    return rows
+
+
+def _one(points: np.ndarray, start: int, picks: np.ndarray) -> None:
+    rows = _in_buckets(points)
+    _order(np.ascontiguousarray(points[rows].T), rows, int(np.flatnonzero(rows == start)[0]), len(picks), picks)
 
 
 def farthest_points(points: Tensor, start: Tensor, count: int) -> Tensor:
     """See the public function; points (B, N, 3) float32 contiguous, start (B,) int64 in range."""
     picks = torch.zeros(len(points), count, dtype=torch.int64)
-    orders = [spatial_order(item, item, by_size=False) for item in points.numpy()]  # threads of its own
     with ThreadPoolExecutor(max(min(len(points), torch.get_num_threads()), 1)) as pool:
-        list(pool.map(_one, points.numpy(), orders, start.tolist(), picks.numpy()))
+        list(pool.map(_one, points.numpy(), start.tolist(), picks.numpy()))
     return picks
