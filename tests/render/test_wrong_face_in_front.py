@@ -4,7 +4,7 @@ import torch
 
 from shapecodec.camera import Camera, orbit
 from shapecodec.mesh import Mesh
-from shapecodec.render.raster import rasterise, seen_vertices
+from shapecodec.render.raster import nearest_faces, rasterise, seen_vertices
 
 CAMERAS = {
     "perspective": Camera.perspective(orbit(20, 30, 2.5), (0, 0, 0), 30.0, (37, 29)),
@@ -92,3 +92,12 @@ def test_hidden_vertices_count_as_seen():
     mesh = Mesh(vertices, torch.tensor([[3, 4, 5], [0, 1, 2]]))
     camera = Camera.orthographic((0, 0, 2), (0, 0, 0), 1.0, (20, 20))
     assert seen_vertices(mesh, [rasterise(mesh, camera)]).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bands", [1, 3, 16])
+def test_faces_without_weights_are_others(bands):
+    mesh, camera = soup(300), CAMERAS["perspective"]
+    seen = rasterise(mesh, camera)
+    face, depth = nearest_faces(mesh, camera, bands=bands)
+    np.testing.assert_array_equal(face, seen.face)
+    np.testing.assert_array_equal(depth, seen.depth)

@@ -42,25 +42,41 @@ def rasterise(mesh: Mesh, camera: Camera) -> Visible:
     Both sides of a face are seen. Faces that reach behind the camera are left out. Of equally near faces the first one
     wins.
     """
-    pixels, depth, w = camera.project(mesh.vertices.cpu())
-    arrays = pixels.numpy(), depth.numpy(), w.numpy(), mesh.faces.cpu().numpy()
-    rows = _row_ranges(arrays[0], arrays[2], arrays[3], camera.height)
-    face = np.full((camera.height, camera.width), -1, np.int32)
-    nearest = np.full(face.shape, np.inf, np.float32)
+    scene = _project(mesh, camera)
+    face, nearest = _nearest(scene, camera)
     weights = np.zeros((*face.shape, 3), np.float32)
-    in_bands(camera.height, lambda top, bottom: _draw(*arrays[:2], arrays[3], rows, top, bottom, face, nearest))
-    in_bands(camera.height, lambda top, bottom: _weigh(face, arrays[0], *arrays[2:], top, bottom, weights))
+    pixels, _, w, faces = scene
+    in_bands(camera.height, lambda top, bottom: _weigh(face, pixels, w, faces, top, bottom, weights))
     return Visible(face, weights, nearest)
 
 
-def in_bands(height: int, draw: Callable[[int, int], None]) -> None:
+def nearest_faces(mesh: Mesh, camera: Camera, *, bands: int = BANDS) -> tuple[np.ndarray, np.ndarray]:
+    """`face` and `depth` of `rasterise`, without the weights; 1 band where many pictures are drawn side by side."""
+    return _nearest(_project(mesh, camera), camera, bands)
+
+
+def _project(mesh: Mesh, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (V, 2), depth (V,), w (V,) and the faces (F, 3)."""
+    pixels, depth, w = camera.project(mesh.vertices.cpu())
+    return pixels.numpy(), depth.numpy(), w.numpy(), mesh.faces.cpu().numpy()
+
+
+def _nearest(
+    scene: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], camera: Camera, bands: int = BANDS
+) -> tuple[np.ndarray, np.ndarray]:
+    pixels, depth, w, faces = scene
+    rows = _row_ranges(pixels, w, faces, camera.height)
+    face = np.full((camera.height, camera.width), -1, np.int32)
+    nearest = np.full(face.shape, np.inf, np.float32)
+    in_bands(camera.height, lambda top, bottom: _draw(pixels, depth, faces, rows, top, bottom, face, nearest), bands)
+    return face, nearest
+
+
+def in_bands(height: int, draw: Callable[[int, int], None], bands: int = BANDS) -> None:
     """Call draw(first row, end row) for every band of an image, a few at a time."""
-    with ThreadPoolExecutor(min(BANDS, torch.get_num_threads())) as pool:
-        list(
-            pool.map(
-                draw, [height * b // BANDS for b in range(BANDS)], [height * (b + 1) // BANDS for b in range(BANDS)]
-            )
-        )
+    rows = [height * band // bands for band in range(bands + 1)]
+    with ThreadPoolExecutor(min(bands, torch.get_num_threads())) as pool:
+        list(pool.map(draw, rows[:-1], rows[1:]))
 
 
 @njit(cache=True, nogil=True)
