@@ -137,6 +137,20 @@ def test_surface_ends_where_the_first_grid_saw_nothing() -> None:
     assert float(mesh.vertices[:, 0].max()) > 0.44
 
 
+def test_slit_in_a_solid_is_taken_for_outside() -> None:
+    """A slit that only the last grid sees, from a hole into the deep inside, where several levels have no block.
+
+    Nothing of the first grid is outside: what the box leaves free at the cube's border is thinner than its voxels.
+    """
+    slit = box((-0.3, 0.0165, 0.0165), (0.3, 0.023, 0.023))
+    values = hollow(box((-0.48,) * 3, (0.48,) * 3), union(slit, ball(0.08, (-0.35, 0.02, 0.02))))
+    mesh, report = QueryField(values, 128, coarse=8, near=0.0).to_surface()
+    deepest = mesh.vertices[(mesh.vertices - torch.tensor([0.3, 0.02, 0.02])).norm(dim=1) < 0.01]
+    assert len(deepest) > 0
+    assert mesh.is_watertight()
+    assert report.queries < 600_000  # 1.4M where the slit's surroundings are believed to be outside
+
+
 # ---- queries --------------------------------------------------------------------------------------------------------
 
 

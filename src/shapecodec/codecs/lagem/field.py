@@ -127,7 +127,9 @@ class QueryField:
         volume = self._volume(resolution, queries)
         values, grid = volume.blocks()
         vertices, faces = marching_cubes(values, grid, self.level, fill=-LARGEST, absent="skip", inside_is_below=False)
-        if len(faces) == 0:
+        if (
+            len(faces) == 0 or queries.lowest > self.level
+        ):  # of what is inside everywhere, only the cube's border is left
             raise self._no_surface(queries)
         if self.refine:
             vertices = torch.cat([self._refined(piece, volume, queries) for piece in vertices.split(self.chunk)])
@@ -141,13 +143,10 @@ class QueryField:
         while -(-resolution // (2 * step)) >= _SLACK * self.coarse:
             step *= 2
         volume = Volume(resolution, step, self.level, queries, None, torch.device(self.device))
-        while True:
-            if queries.lowest > self.level:
-                raise self._no_surface(queries)
-            if volume.step == 1:
-                return volume
-            # the last step makes four fifths of the queries, and what it would find beside the surface is a voxel wide
+        while volume.step > 1:
+            # the last step makes most of the queries, and what a margin would find there is a voxel of the result wide
             volume = volume.finer(volume.cut(self.near, margin=volume.step > 2))
+        return volume
 
     def _refined(self, vertices: Tensor, volume: Volume, queries: _Queries) -> Tensor:
         """Vertices (V, 3) moved along their grid edges to where the field itself has the level."""
