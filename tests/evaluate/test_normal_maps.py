@@ -141,6 +141,15 @@ def test_missing_surface_is_not_counted():
     """Nothing of the prediction in the picture: each pixel costs a third, whatever the normals."""
     result = normal_map_scores(moved(sphere(), 5.0, 5.0, 5.0), sphere(), SMALL)
     assert all(result[key] == pytest.approx(1 / 3, rel=1e-6) for key in KEYS) and result["overlap"] == 0.0
+    assert all(result["both"][key] is None for key in KEYS)
+
+
+def test_half_of_the_surface_costs_where_both_are_seen():
+    whole = sphere()
+    half = Mesh(whole.vertices, whole.faces[whole.vertices[whole.faces].mean(1)[:, 0] > 0])
+    result = normal_map_scores(half, whole, replace(SMALL, views=Views(1, 200)), floor=False)  # from +z
+    assert result["overlap"] == pytest.approx(0.5, abs=0.02) and result["nmse"] == pytest.approx(0.5 / 3, abs=0.01)
+    assert result["both"]["nmse"] == 0.0
 
 
 def test_blunt_edges_show_in_nmse_rather_than_sne():

@@ -32,6 +32,7 @@ _WORDS = {
     "mask": "Edges in the reference's normal map (Canny), normals turned to the camera, so that winding makes no edge; "
     "outlines count as edges. Thresholds are the gradients at creases of the stated angles; grown by squares.",
     "unsigned": "The same with the sign of each normal chosen so that they agree best: winding does not count.",
+    "both": "The same over the pixels where both meshes are seen: surfaces without outlines and holes.",
     "overlap": "Pixels where both meshes are seen over pixels where either is, all views together.",
     "floor": "The reference against itself with every face cut into four: what its rasterisation alone costs.",
 }
@@ -98,7 +99,8 @@ def normal_map_scores(
         JSON-ready numbers:
         protocol, its name; views {name, count, resolution, margin, projection}; mask {sigma, low_degrees, high_degrees,
         dilation};
-        nmse, sne as the faces are wound, nmse_unsigned, sne_unsigned; each None where no picture has a pixel for it;
+        nmse, sne as the faces are wound, nmse_unsigned, sne_unsigned; each None where no picture has a pixel for it; both, the
+        same four where both meshes are seen;
         overlap, and mask_share, the part of the seen pixels that is in the mask, all views together;
         floor {nmse, sne, nmse_unsigned, sne_unsigned}, or None if not asked for.
     """
@@ -108,20 +110,21 @@ def normal_map_scores(
     def look(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         seen = nearest_faces(given.mesh, camera, bands=1)[0]
         mask = _edge_mask(seen, given.normals, camera, protocol)
-        least = np.zeros(7) if again is None else _sums(again, camera, seen, given.normals, mask)
+        least = np.zeros((2, 2, 3)) if again is None else _sums(again, camera, seen, given.normals, mask)
         return _sums(shown, camera, seen, given.normals, mask), least
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         sums = np.array(list(pool.map(look, protocol.views.cameras(given.mesh))))
-    union, both, masked = (float(total) for total in sums[:, 0, :3].sum(0))
+    (union, masked), (both, _) = sums[:, 0, :, :, 0].sum(0).tolist()
     return {
         "protocol": protocol.name,
         "views": protocol.views.as_dict(),
         "mask": protocol.mask(),
-        **_scores(sums[:, 0]),
+        **_scores(sums[:, 0, 0]),
+        "both": _scores(sums[:, 0, 1]),
         "overlap": both / union if union else None,
         "mask_share": masked / union if union else None,
-        "floor": _scores(sums[:, 1]) if floor else None,
+        "floor": _scores(sums[:, 1, 0]) if floor else None,
     }
 
 
@@ -162,8 +165,8 @@ def _paint(seen: np.ndarray, normals: np.ndarray, forward: np.ndarray, image: np
 
 
 def _sums(shape: _Shape, camera: Camera, seen: np.ndarray, normals: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(7,) of one view: pixels of either, of both, of the mask; errors signed and unsigned, then both in the mask."""
-    sums = np.zeros(7)
+    """(2, 2, 3) of one view: where either or both are seen; everywhere or in the mask; pixels, signed and unsigned errors."""
+    sums = np.zeros((2, 2, 3))
     _add_errors(nearest_faces(shape.mesh, camera, bands=1)[0], shape.normals, seen, normals, mask, sums)
     return sums
 
@@ -184,20 +187,17 @@ def _add_errors(
                 signed += (x - y) * (x - y) / 3
                 turned += (x + y) * (x + y) / 3
             unsigned = min(signed, turned)
-            sums[0] += 1
-            sums[1] += f >= 0 and g >= 0
-            sums[3] += signed
-            sums[4] += unsigned
-            if mask[i, j]:
-                sums[2] += 1
-                sums[5] += signed
-                sums[6] += unsigned
+            for where in range(2 if f >= 0 and g >= 0 else 1):
+                for part in range(2 if mask[i, j] else 1):
+                    sums[where, part, 0] += 1
+                    sums[where, part, 1] += signed
+                    sums[where, part, 2] += unsigned
 
 
 def _scores(sums: np.ndarray) -> dict[str, float | None]:
-    """Means over the views (N, 7) of the means over their pixels."""
+    """Means over the views (N, 2, 3) of the means over their pixels."""
     scores: dict[str, float | None] = {}
-    for key, pixels, error in (("nmse", 0, 3), ("sne", 2, 5), ("nmse_unsigned", 0, 4), ("sne_unsigned", 2, 6)):
-        counted = sums[sums[:, pixels] > 0]
-        scores[key] = float((counted[:, error] / counted[:, pixels]).mean()) if len(counted) else None
+    for key, part, error in (("nmse", 0, 1), ("sne", 1, 1), ("nmse_unsigned", 0, 2), ("sne_unsigned", 1, 2)):
+        counted = sums[sums[:, part, 0] > 0, part]
+        scores[key] = float((counted[:, error] / counted[:, 0]).mean()) if len(counted) else None
     return scores
