@@ -50,7 +50,7 @@ def test_a_matrix_step_of_another_length_than_adamws():
 
 
 def test_a_nan_gradient_that_reaches_the_moments():
-    weight, bias = torch.nn.Parameter(torch.randn(32, 32)), torch.nn.Parameter(torch.randn(32))
+    weight, bias = torch.nn.Parameter(torch.randn(64, 64)), torch.nn.Parameter(torch.randn(64))
     optimizer = Muon([weight, bias], 1e-2)
     for bad in (0.0, 1.0, 0.0):
         before = [weight.detach().clone(), bias.detach().clone()]
@@ -66,12 +66,12 @@ def test_a_nan_gradient_that_reaches_the_moments():
 
 def make():
     torch.manual_seed(3)
-    return VectorCodec(VectorConfig(width=48, hidden=40, noise=0.1))
+    return VectorCodec(VectorConfig(width=80, hidden=64, noise=0.1))
 
 
 def test_a_resumed_run_that_differs(tmp_path):
     run = RunConfig(steps=12, lr=1e-2, optimizer="muon", checkpoint_every_steps=4, log_every=3)
-    source = VectorSource(width=48)
+    source = VectorSource(width=80)
     train(make(), source, run, tmp_path / "whole", device="cpu")
     train(make(), source, run, tmp_path / "parts", device="cpu", stop_after_s=0.0)
     train(make(), source, run, tmp_path / "parts", device="cpu", resume=True)

@@ -202,7 +202,9 @@ class OccupancySource:
         def places(most: int, count: int) -> Tensor:
             return torch.randint(most, (len(shapes), count), generator=generator, device=pools.device)[rows]
 
-        surface = uniform(pools.surface.shape[1]).argsort(dim=1, stable=True)[:, : config.points]
+        # stored points are independent of each other, so a window of them is as random as any choice, and needs no sort
+        window = torch.arange(config.points, device=pools.device)
+        surface = (places(pools.surface.shape[1], 1) + window) % pools.surface.shape[1]
         inside, outside = (places(pool.shape[1], config.volume) for pool in (pools.inside, pools.outside))
         near = places(pools.near.shape[1], config.near)
         if config.balanced:

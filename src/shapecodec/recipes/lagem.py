@@ -74,11 +74,11 @@ def lagem_small() -> Recipe[OccupancySourceConfig]:
     """
     return Recipe(
         "lagem",
-        LagemConfig(tokens=SHAPENET_TOKENS, latent=SHAPENET_LATENT, channels=256, points=2048, near_weight=1.0),
-        OccupancySourceConfig(),
+        LagemConfig(tokens=SHAPENET_TOKENS, latent=SHAPENET_LATENT, channels=256, points=4096, near_weight=1.0),
+        OccupancySourceConfig(points=4096),
         RunConfig(
-            time_budget_s=1000.0,
-            lr=2e-3,
+            time_budget_s=900.0,
+            lr=3e-3,
             warmup_steps=200,
             weight_decay=0.01,
             betas=(0.9, 0.99),

@@ -16,7 +16,7 @@ from torch import Tensor
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 MATCH_ADAMW = 0.2  # root mean square of an AdamW step in units of its learning rate (Liu et al. 2025, section 2.2)
-LEAST_SIDE = 32  # narrower matrices have too few directions to balance
+LEAST_SIDE = 64  # narrower matrices, such as those of points and latents, have few directions to balance
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weight matrices with both sides of at least 32, AdamW for all other parameters, under one learning rate.
+    """Muon for weight matrices with both sides of at least 64, AdamW for all other parameters, under one learning rate.
 
     Muon's step is scaled by 0.2 sqrt(max(rows, columns)), so that learning rate and weight decay mean what they mean for AdamW
     (Liu et al. 2025, eq. 4). A step whose `found_inf` is set changes neither weights nor moments.
@@ -83,47 +83,41 @@ class Muon(torch.optim.Optimizer):
                 (self._muon if group["kind"] == "muon" else self._adamw)(kept, group)
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        momentum, good = group["momentum"], self._good(parameters[0].device)
+        lr, momentum, good = group["lr"], group["momentum"], self._good(parameters[0].device)
         grads = torch.stack([p.grad for p in parameters if p.grad is not None])
-        before = torch.stack([self._slot(p, "momentum") for p in parameters])
-        after = torch.where(good, momentum * before + grads, before)
-        update = orthogonalised(torch.where(good, grads, 0) + momentum * after).to(grads.dtype)
-        scale = MATCH_ADAMW * max(update.shape[1:]) ** 0.5
-        weights = torch.stack(list(parameters))
-        fresh = weights * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * scale * update
-        self._store(parameters, torch.where(good, fresh, weights), momentum=after)
+        before = torch.stack(self._slots(parameters, "momentum"))
+        after = torch.where(good, torch.add(grads, before, alpha=momentum), before)
+        update = orthogonalised(torch.where(good, torch.add(grads, after, alpha=momentum), after))
+        step = -lr * MATCH_ADAMW * max(update.shape[1:]) ** 0.5 * good
+        # a step that does not count must not decay either: both factors become neutral
+        decay = 1 - lr * group["weight_decay"] * good
+        torch._foreach_mul_(parameters, decay)
+        torch._foreach_add_(parameters, list((update * step).to(grads.dtype).unbind()))
+        torch._foreach_copy_(self._slots(parameters, "momentum"), list(after.unbind()))
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        (beta1, beta2), good = group["betas"], self._good(parameters[0].device)
-        flat = [torch.cat([part.reshape(-1) for part in parts]) for parts in (
-            parameters,
-            [p.grad for p in parameters if p.grad is not None],
-            [self._slot(p, "first") for p in parameters],
-            [self._slot(p, "second") for p in parameters],
-        )]  # fmt: skip
-        weights, grads, first, second = flat
+        (beta1, beta2), lr, good = group["betas"], group["lr"], self._good(parameters[0].device)
+        grads = flat([p.grad for p in parameters if p.grad is not None])
+        slots = [self._slots(parameters, name) for name in ("first", "second")]
+        first, second = (flat(slot) for slot in slots)
         count = self._count(parameters, good)
-        first_after, second_after = first.lerp(grads, 1 - beta1), second.lerp(grads.square(), 1 - beta2)
+        first_after = torch.where(good, first.lerp(grads, 1 - beta1), first)
+        second_after = torch.where(good, second.lerp(grads.square(), 1 - beta2), second)
         denominator = (second_after / (1 - beta2**count)).sqrt() + 1e-8
-        step = first_after / (1 - beta1**count) / denominator
-        fresh = weights * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * step
-        pairs = ((fresh, weights), (first_after, first), (second_after, second))
-        fresh, first, second = (torch.where(good, new, old) for new, old in pairs)
-        sizes = [p.numel() for p in parameters]
-        shaped = [
-            [part.view(p.shape) for part, p in zip(t.split(sizes), parameters, strict=True)] for t in (first, second)
-        ]
-        weights_back = [part.view(p.shape) for part, p in zip(fresh.split(sizes), parameters, strict=True)]
-        self._store(parameters, weights_back, first=shaped[0], second=shaped[1])
+        step = torch.where(good, first_after / (1 - beta1**count) / denominator, 0.0) * -lr
+        torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"] * good)
+        torch._foreach_add_(parameters, parts(step, parameters))
+        for slot, values in zip(slots, (first_after, second_after), strict=True):
+            torch._foreach_copy_(slot, parts(values, parameters))
 
     def _good(self, device: torch.device) -> Tensor:
         return torch.ones((), dtype=torch.bool, device=device) if self.found_inf is None else self.found_inf == 0
 
-    def _slot(self, parameter: Tensor, name: str) -> Tensor:
-        state = self.state[parameter]
-        if name not in state:
-            state[name] = torch.zeros_like(parameter)
-        return state[name]
+    def _slots(self, parameters: list[Tensor], name: str) -> list[Tensor]:
+        for parameter in parameters:
+            if name not in self.state[parameter]:
+                self.state[parameter][name] = torch.zeros_like(parameter)
+        return [self.state[parameter][name] for parameter in parameters]
 
     def _count(self, parameters: list[Tensor], good: Tensor) -> Tensor:
         """Steps taken, 0-dim float32, counted on the device; one for the group, kept with each parameter for checkpoints."""
@@ -133,7 +127,13 @@ class Muon(torch.optim.Optimizer):
             self.state[parameter]["step"] = count
         return count.clamp(min=1)
 
-    def _store(self, parameters: list[Tensor], weights: Any, **slots: Any) -> None:
-        torch._foreach_copy_(parameters, list(weights))
-        for name, values in slots.items():
-            torch._foreach_copy_([self.state[p][name] for p in parameters], list(values))
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    """All elements of the tensors, one after the other."""
+    return torch.cat([t if t.ndim == 1 else t.reshape(-1) for t in tensors])
+
+
+def parts(values: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """What `flat` joined, in the shapes of `like`."""
+    split = values.split([t.numel() for t in like])
+    return [part if t.ndim == 1 else part.view(t.shape) for part, t in zip(split, like, strict=True)]
