@@ -28,7 +28,8 @@ def aggregate(rows: Sequence[Row], settings: dict[str, Any], *, seed: int = 0) -
         and ("category", C) for each L and C, with shapes (asked for), failed, status {status: count} and, over the `ok` shapes,
         metrics {column: {n, mean, low, high, median, worst, floor, oracle, oracle_low, oracle_high}}, where floor and oracle are
         means, and worst names the shape that is farthest from its floor; sizes and seconds {column: {n, mean, low, high, median}}.
-        Seconds leave out each process's first shape, which compiles kernels, where there are others. None is what is not known.
+        Seconds leave out each process's first shape, which compiles kernels, where there are others. None is what is not known;
+        numbers have six digits.
     """
     names = columns_of(rows)
     groups = [_group("all", "", list(rows), names, seed)]
@@ -92,14 +93,19 @@ def _summary(means: Intervals, table: np.ndarray, c: int) -> dict[str, Any]:
     values = {"mean": means.mean[c], "low": means.low[c], "high": means.high[c]}
     return {
         "n": len(known),
-        **{key: float(value) if np.isfinite(value) else None for key, value in values.items()},
-        "median": float(np.median(known)) if len(known) else None,
+        **{key: _rounded(value) for key, value in values.items()},
+        "median": _rounded(np.median(known)) if len(known) else None,
     }
 
 
 def _mean(values: np.ndarray) -> float | None:
     known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
+    return _rounded(known.mean()) if len(known) else None
+
+
+def _rounded(value: float) -> float | None:
+    """Six digits, which halve the file: no interval is known to more than two."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
 def _worst(rows: list[Row], values: np.ndarray, floors: np.ndarray) -> str | None:

@@ -56,6 +56,7 @@ _PERFECT = (
     ("area_ratio", 1.0),
     ("volume_ratio", 1.0),
     ("overlap", 1.0),
+    ("both.", 0.0),
 )
 
 

@@ -145,7 +145,7 @@ def write_tables(run: Path, rows: Sequence[Row], settings: dict[str, Any]) -> tu
     facts = {**settings, "hardware": hardware(settings["device"]), "date": date.today().isoformat()}
     means = aggregate(rows, facts, seed=settings["seed"])
     write_rows(rows, run, settings)
-    _write_json(run / "aggregate.json", means)
+    _write_json(run / "aggregate.json", means, indent=None)
     with atomic_file(run / "summary.md") as file:
         file.write(summary_page(means, (run / "environment.txt").read_text()).encode())
     return means, write_report(run)
@@ -238,9 +238,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def _write_json(path: Path, value: dict[str, Any], indent: int | None = 1) -> None:
     with atomic_file(path) as file:
-        file.write(json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+        file.write(json.dumps(value, indent=indent, allow_nan=False).encode() + b"\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

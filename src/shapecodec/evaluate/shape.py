@@ -144,6 +144,7 @@ class ShapeWorker:
             return
         with (self.work.run / f"{TURN}{self.device.index}").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-            torch.cuda.synchronize(self.device)
-            torch.cuda.empty_cache()
+            try:
+                yield
+            finally:
+                torch.cuda.empty_cache()  # waits for the device

@@ -62,7 +62,7 @@ def summary_page(means: dict[str, Any], environment: str) -> str:
     lines = [
         f"# {settings['codec']} on {settings['data']}",
         "",
-        ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None),
+        ", ".join(f"{key} {_text(value)}" for key, value in settings.items() if value not in (None, "")) + ".",
         "",
         f"Prediction first, **oracle in brackets**, floor behind the bar. {_interval(means['interval'])}.",
         "",
@@ -81,6 +81,10 @@ def summary_page(means: dict[str, Any], environment: str) -> str:
         lines.append(_line([group_name(group), counted(group), *texts]))
     lines += ["", *_costs(everything), "", "```", environment.strip(), "```", "", *_definitions(means["protocols"])]
     return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    return " ".join(value) if isinstance(value, dict) else str(value)
 
 
 def _line(cells: Sequence[str]) -> str:
