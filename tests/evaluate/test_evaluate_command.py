@@ -65,18 +65,20 @@ def test_documented_key_or_flag_is_missing(capfd):
 
 def test_run_of_a_codec_lacks_a_file_or_key(capfd, codec, data, tmp_path):
     run = tmp_path / "run"
-    code, values, err = call(capfd, "--codec", codec, "--data", data, "--out", run, "--surface", "snapped", *FAST)
+    code, values, err = call(
+        capfd, "--codec", codec, "--data", data, "--out", run, "--resolution", 32, "--limit", 1, *FAST
+    )
     assert code == 0 and set(values) == KEYS, values
-    assert values["shapes"] == {"done": 2, "missing": 0, "fresh": 2, "ok": 2, "failed": 0, "killed": 0, "timeout": 0}
-    assert values["settings"]["codec"] == "small" and values["settings"]["resolution"] == 64
+    assert values["shapes"] == {"done": 1, "missing": 0, "fresh": 1, "ok": 1, "failed": 0, "killed": 0, "timeout": 0}
+    assert values["settings"]["codec"] == "small" and values["settings"]["resolution"] == 32
     assert set(values["files"]) == {"rows", "csv", "aggregate", "summary", "report"}
     assert all(Path(path).is_file() for path in values["files"].values())
-    assert "1/2" in err and "2/2" in err and "ok" in err
+    assert "1/1" in err and "ok" in err
     score = values["metrics"]["exact-v1.exact.accuracy_voxels.mean"]
     assert score["oracle"] < 0.3 and score["floor"] == 0.0 and score["low"] <= score["mean"] <= score["high"]
     rows, settings = read_rows(run / "rows.parquet")
-    assert settings["bits"] == 8 and {row["surface"] for row in rows} == {"snapped"}
-    for row in rows:
+    assert settings["bits"] == 8 and {row["surface"] for row in rows} <= {"snapped", "single", "mixed"}
+    for row in rows:  # one: a shape takes seconds
         assert row["bytes"] > 0 and row["tokens"] > 0 and row["codec_hash"] and row["peak_memory_bytes"] > 50e6
         shapes = run / "shapes" / row["name"]
         for name in ("original.png", "reconstruction.png", "error.png"):
@@ -87,7 +89,7 @@ def test_run_of_a_codec_lacks_a_file_or_key(capfd, codec, data, tmp_path):
         shown = read_view_mesh(shapes / "reconstruction.bin")
         assert shown.unit == "voxels" and shown.errors is not None and float(shown.errors.max()) > 0
     code, values, _ = call(
-        capfd, "--codec", codec, "--data", data, "--out", run, "--surface", "snapped", "--resume", *FAST
+        capfd, "--codec", codec, "--data", data, "--out", run, "--resolution", 32, "--limit", 1, "--resume", *FAST
     )
     assert code == 0 and values["shapes"]["fresh"] == 0
 
