@@ -18,8 +18,9 @@ from shapecodec.recipes import RECIPES, Recipe
 from shapecodec.train.config import RunConfig
 
 METRICS = {
-    "protocol", "points", "seed", "resolution", "voxel", "frame", "exact", "sampled", "normal_error_degrees",
-    "prediction", "reference", "area_ratio", "volume_ratio",
+    "protocol", "digest", "points", "seed", "resolution", "voxel", "frame", "exact", "hausdorff", "sampled", "paper",
+    "normal_error_degrees", "normal_error_signed_degrees", "iou", "prediction", "reference", "area_ratio",
+    "volume_ratio", "standard_error",
 }  # fmt: skip
 RECONSTRUCT = {
     "codec", "input", "output", "resolution", "device", "seed", "warnings", "latents", "mesh", "metrics", "floor", "oracle",
@@ -126,11 +127,26 @@ def test_decode_loses_a_key(capfd, codec, chair, tmp_path):
 def test_a_mesh_is_far_from_itself(capfd, chair):
     code, values, _ = call(capfd, "compare", chair, chair, "--points", 1000, "--resolution", 100)
     assert code == 0
-    assert set(values) == {"prediction", "reference", "resolution", "seed", "metrics", "floor", "seconds"}
+    assert set(values) == {"prediction", "reference", "resolution", "seed", "metrics", "floor", "protocols", "seconds"}
     assert set(values["metrics"]) == METRICS
     assert values["metrics"]["exact"]["accuracy_voxels"]["max"] < 1e-3
-    assert cli.run(["compare", str(chair), str(chair), "--points", "1000"]) == 0
-    assert "exact distance" in capfd.readouterr().out
+    assert set(values["protocols"]) == {"exact-v1", "log3d-v1", "focusing-v1", "lagem-v1", "normals-v1"}
+    for name, result in values["protocols"].items():
+        assert result["protocol"] == name and result["floor"]
+        assert name == "normals-v1" or set(result) == METRICS | {"floor"}
+    assert values["floor"] == values["protocols"]["exact-v1"]["floor"]
+    assert values["metrics"]["iou"]["value"] == 1.0 and values["metrics"]["hausdorff"]["upper"] < 1e-5
+    assert values["protocols"]["normals-v1"]["nmse"] < 1e-6
+    assert set(values["seconds"]) == {"load", "metrics", "normal_maps", "total"}
+
+
+def test_comparison_for_people(capfd, chair):
+    assert cli.run(["compare", str(chair), str(chair), "--points", "1000", "--protocol", "lagem-v1"]) == 0
+    text = capfd.readouterr().out
+    assert "exact distance" in text and "protocol lagem-v1: 1,000 points a mesh, seed 0" in text
+    assert "NMSE" not in text and "exact-v1" not in text
+    code, values, _ = call(capfd, "compare", chair, chair, "--protocol", "lagem-v2")
+    assert code == 1 and "lagem-v1" in values["error"]["hint"]
 
 
 BAD = {

@@ -129,21 +129,21 @@ def compare(
     reference: Positional[Path],
     *,
     resolution: int | None = None,
-    points: int = 1_000_000,
-    protocol: str = "exact-v1",
+    points: int | None = None,
+    protocol: str | None = None,
     definitions: bool = True,
     seed: int = 0,
     max_faces: int = MAX_FACES,
     as_json: Json = False,
 ) -> None:
-    """Measure how far one mesh is from another.
+    """Measure how far one mesh is from another: exact distances, and the scores of each paper beside their floors.
 
     Args:
         prediction: The mesh to judge, in the reference's scale and position.
         reference: The mesh that it should be.
         resolution: Also give distances in voxels of a grid with so many an axis.
-        points: How many to sample on each mesh.
-        protocol: Frame and thresholds: exact-v1 or log3d-v1.
+        points: How many to sample on each mesh, instead of each protocol's own number.
+        protocol: One of exact-v1, log3d-v1, focusing-v1, lagem-v1 and normals-v1 alone; all if left out.
         definitions: Leave out the definitions that are printed below the numbers.
         seed: Of the samples.
         max_faces: Refuse meshes with more triangles.

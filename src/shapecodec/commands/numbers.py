@@ -18,16 +18,6 @@ def measure(prediction: Mesh, reference: Mesh, resolution: int, points: int, see
     return compare(prediction, reference, resolution=resolution, points=points, seed=seed, frame=Similarity())
 
 
-def floor_of(numbers: Numbers) -> Numbers:
-    """What a perfect prediction would score, with the keys of `sampled`; exact distances have the floor 0."""
-    sampled = numbers["sampled"]
-    return {
-        "chamfer_l1": sampled["chamfer_l1"]["floor"],
-        "chamfer_l2": sampled["chamfer_l2"]["floor"],
-        "f_score": {threshold: score["floor"] for threshold, score in sampled["f_score"].items()},
-    }
-
-
 def quality_table(numbers: Numbers, oracle: Numbers | None, title: str = "Quality") -> Table:
     """Every number with its floor and the oracle's."""
     voxels = numbers["voxel"] is not None

@@ -11,7 +11,7 @@ from PIL import Image
 from shapecodec.codecs.base import Codec
 from shapecodec.commands.console import Reporter, size_text
 from shapecodec.commands.memory import check_memory, peak_memory
-from shapecodec.commands.numbers import floor_of, measure, quality_table
+from shapecodec.commands.numbers import measure, quality_table
 from shapecodec.commands.steps import (
     check_output,
     describe_latents,
@@ -22,6 +22,7 @@ from shapecodec.commands.steps import (
     through_file,
 )
 from shapecodec.errors import BadArgument
+from shapecodec.evaluate.metrics import floor_of
 from shapecodec.io.atomic import atomic_file
 from shapecodec.io.mesh_files import write_mesh
 from shapecodec.io.quantise import check_bits

@@ -5,21 +5,42 @@ The numbers' definitions stand in `protocol.py` and travel with every printed re
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from shapecodec.errors import BadArgument
-from shapecodec.evaluate.protocol import EXACT, Protocol, find_protocol
+from shapecodec.evaluate.pair import Measured, Pair
+from shapecodec.evaluate.protocol import EXACT, PROTOCOLS, Printed, Protocol, check_same_protocol, find_protocol
+from shapecodec.evaluate.scores import (
+    Numbers,
+    at,
+    chamfer_scores,
+    distance_statistics,
+    f_errors,
+    f_scores,
+    line_angles,
+    map_numbers,
+    sampled_f_scores,
+)
 from shapecodec.evaluate.topology import topology
 from shapecodec.mesh import Mesh, Similarity
-from shapecodec.ops.closest_point import closest_point
 from shapecodec.ops.nearest_point import nearest_point
-from shapecodec.rng import rng
 
-Numbers = dict[str, Any]
+__all__ = [
+    "PROTOCOLS",
+    "check_same_protocol",
+    "compare",
+    "compare_all",
+    "distance_statistics",
+    "f_scores",
+    "find_protocol",
+    "floor_of",
+    "line_angles",
+    "sampled_scores",
+    "topology",
+]
 
 
 def compare(
@@ -27,13 +48,14 @@ def compare(
     reference: Mesh,
     *,
     resolution: int | None = None,
-    points: int = 1_000_000,
+    points: int | None = None,
     seed: int = 0,
     protocol: str | Protocol = EXACT,
     frame: Similarity | None = None,
     device: torch.device | str = "cpu",
+    full: bool = False,
 ) -> Numbers:
-    """Measure a reconstruction against the mesh that it should be.
+    """Measure a reconstruction against the mesh that it should be, under one protocol.
 
     Both meshes, wherever they are, are moved to `device` first, where samples are drawn and distances found. Deterministic
     in (seed, points) on one kind of device, whatever the number of threads. Memory: about 300 bytes a face and 200 bytes a point.
@@ -42,149 +64,203 @@ def compare(
         prediction: in the reference's own scale and position.
         reference: what was given to the codec.
         resolution: voxels an axis of the codec's grid; adds every distance in voxels.
-        points: samples on each mesh.
+        points: samples on each mesh; None is the protocol's number.
         seed: of the samples.
         protocol: see `evaluate.protocol`.
-        frame: the similarity from the reference to the unit frame where that is known, such as `Similarity()` for
-            meshes that already lie in the codec's cube; None normalises the reference by the protocol's margin.
+        frame: the similarity from the reference to the codec's cube where that is known, such as `Similarity()` for
+            meshes that already lie in it; None is that of `Mesh.normalise`. It is the frame of exact-v1; other protocols
+            have frames of their own.
         device: the CPU, or a CUDA device with Triton (without it the queries would be brute force).
+        full: also measure what takes longer: `hausdorff`, `iou` and self-intersections, None otherwise.
 
     Returns:
         JSON-ready numbers:
-        protocol, points, seed, resolution, voxel (its length, or None), frame {centre, scale};
+        protocol, digest (of its definition), points, seed, resolution, voxel (its length, or None), frame {centre, scale};
         exact {accuracy, completeness} each {mean, p50, p95, p99, max} and the same in `..._voxels` (None without a
         resolution), f_score {threshold: {precision, recall, f}};
+        hausdorff {lower, upper, accuracy {lower, upper}, completeness {lower, upper}} in units of the frame;
         sampled {chamfer_l1, chamfer_l2} each {accuracy, completeness, half_sum, sum, floor {half_sum, sum}},
         f_score {threshold: {precision, recall, f, floor}};
-        normal_error_degrees {accuracy, completeness} each {mean, p50, p95}, and mean, the mean of both;
-        prediction, reference: `Topology` in the frame's units; area_ratio; volume_ratio (None unless both are closed).
+        paper {name: {value, floor, unit}}, the scores that the protocol's paper prints, as it prints them;
+        normal_error_degrees and normal_error_signed_degrees {accuracy, completeness} each {mean, p50, p95}, and mean, the
+        mean of both;
+        iou {value, points, inside_prediction, inside_reference, reason, floor};
+        prediction, reference: `Topology` in the frame's units; area_ratio; volume_ratio (None unless both are closed);
+        standard_error: of the numbers that are estimated from samples, at the same places.
 
     Raises:
         BadArgument: fewer than one point, a resolution below one, or an unknown protocol.
     """
-    protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    if points < 1:
-        raise BadArgument(f"points must be at least 1, got {points}.", where="compare")
-    if resolution is not None and resolution < 1:
-        raise BadArgument(f"resolution must be at least 1, got {resolution}.", where="compare")
-    prediction, reference = prediction.to(device), reference.to(device)
-    frame = reference.normalise(protocol.margin)[1] if frame is None else frame
-    prediction, reference = prediction.transformed(frame), reference.transformed(frame)
-    on_prediction = prediction.sample(points, rng(seed, purpose="samples of the prediction", device=device))
-    on_reference = reference.sample(points, rng(seed, purpose="samples of the reference", device=device))
-    voxel = None if resolution is None else protocol.voxel(resolution)
-    exact, normals = _exact(prediction, reference, on_prediction, on_reference, voxel, protocol)
-    again = reference.sample(points, rng(seed, purpose="the reference sampled again", device=device))[0]
-    counts, own = topology(prediction), topology(reference)
-    ratio = counts.volume / own.volume if counts.volume is not None and own.volume else None
-    return {
-        "protocol": protocol.name,
-        "points": points,
-        "seed": seed,
-        "resolution": resolution,
-        "voxel": voxel,
-        "frame": {"centre": list(frame.centre), "scale": frame.scale},
-        "exact": exact,
-        "sampled": sampled_scores(on_prediction[0], on_reference[0], again, protocol.thresholds),
-        "normal_error_degrees": normals,
-        "prediction": counts.as_dict(),
-        "reference": own.as_dict(),
-        "area_ratio": counts.area / own.area,
-        "volume_ratio": ratio,
-    }
+    chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    _check(points, resolution)
+    pair = Pair(prediction, reference, cube=frame, seed=seed, device=device)
+    return _score(pair, chosen, points or chosen.points, resolution, full)
 
 
-def _exact(
+def compare_all(
     prediction: Mesh,
     reference: Mesh,
-    on_prediction: tuple[Tensor, Tensor],
-    on_reference: tuple[Tensor, Tensor],
-    voxel: float | None,
-    protocol: Protocol,
-) -> tuple[Numbers, Numbers]:
-    """Exact distances and normal errors in both directions."""
-    exact: Numbers = {}
-    normals: Numbers = {}
-    distances = {}
-    directions = (
-        ("accuracy", prediction, reference, on_prediction),
-        ("completeness", reference, prediction, on_reference),
-    )
-    for name, source, target, (samples, faces) in directions:
-        found = closest_point(samples, target.vertices, target.faces)
-        distances[name] = found.distance
-        exact[name] = distance_statistics(found.distance)
-        exact[f"{name}_voxels"] = None if voxel is None else {k: v / voxel for k, v in exact[name].items()}
-        normals[name] = _angle_statistics(line_angles(source.face_normals()[faces], target.face_normals()[found.face]))
-    exact["f_score"] = f_scores(distances["accuracy"], distances["completeness"], protocol.thresholds)
-    means = [normals[name]["mean"] for name in ("accuracy", "completeness") if normals[name]["mean"] is not None]
-    normals["mean"] = float(np.mean(means)) if means else None
-    return exact, normals
+    *,
+    resolution: int | None = None,
+    points: int | None = None,
+    seed: int = 0,
+    protocols: Sequence[str | Protocol] = tuple(PROTOCOLS.values()),
+    frame: Similarity | None = None,
+    device: torch.device | str = "cpu",
+    full: bool = True,
+) -> dict[str, Numbers]:
+    """`compare` under several protocols, which share samples and distances; the same numbers as one by one.
+
+    Args:
+        prediction: see `compare`, as all that is not said here.
+        reference: see `compare`.
+        resolution: see `compare`.
+        points: None is each protocol's own number.
+        seed: see `compare`.
+        protocols: names, or protocols; all if left out.
+        frame: see `compare`.
+        device: see `compare`.
+        full: see `compare`.
+
+    Returns:
+        {protocol's name: result of `compare`}.
+
+    Raises:
+        BadArgument: as `compare`.
+    """
+    _check(points, resolution)
+    chosen = [find_protocol(one) if isinstance(one, str) else one for one in protocols]
+    pair = Pair(prediction, reference, cube=frame, seed=seed, device=device)
+    pair.measure([points or one.points for one in chosen])
+    return {one.name: _score(pair, one, points or one.points, resolution, full) for one in chosen}
 
 
-def distance_statistics(distance: Tensor) -> dict[str, float]:
-    """mean, p50, p95, p99 and max of distances (Q,), Q >= 1; quantiles interpolate between samples."""
-    values = distance.cpu().numpy()
-    p50, p95, p99 = (float(value) for value in np.quantile(values, (0.5, 0.95, 0.99)))
+def floor_of(numbers: Numbers) -> Numbers:
+    """What a perfect prediction would score.
+
+    Args:
+        numbers: a result of `compare`.
+
+    Returns:
+        chamfer_l1, chamfer_l2 {half_sum, sum}, f_score {threshold: score}, and iou where it was measured. Exact
+        distances and angles have the floor 0, exact F-scores 1.
+    """
+    sampled, iou = numbers["sampled"], numbers["iou"]
     return {
-        "mean": float(values.mean(dtype=np.float64)),
-        "p50": p50,
-        "p95": p95,
-        "p99": p99,
-        "max": float(values.max()),
+        "chamfer_l1": sampled["chamfer_l1"]["floor"],
+        "chamfer_l2": sampled["chamfer_l2"]["floor"],
+        "f_score": {threshold: score["floor"] for threshold, score in sampled["f_score"].items()},
+        **({} if iou is None else {"iou": iou["floor"]}),
     }
-
-
-def line_angles(first: Tensor, second: Tensor) -> Tensor:
-    """(n,) float32 degrees in [0, 90] between lines along unit normals (Q, 3); zero normals are left out."""
-    kept = (first.norm(dim=1) > 0.5) & (second.norm(dim=1) > 0.5)
-    first, second = first[kept], second[kept]
-    # the arc cosine alone loses angles below 0.02 degrees in float32
-    sine, cosine = torch.linalg.cross(first, second).norm(dim=1), (first * second).sum(1).abs()
-    return torch.rad2deg(torch.atan2(sine, cosine)).float()
-
-
-def _angle_statistics(angles: Tensor) -> dict[str, float | None]:
-    if len(angles) == 0:
-        return {"mean": None, "p50": None, "p95": None}
-    p50, p95 = (float(value) for value in np.quantile(angles.cpu().numpy(), (0.5, 0.95)))
-    return {"mean": float(angles.double().mean()), "p50": p50, "p95": p95}
-
-
-def f_scores(accuracy: Tensor, completeness: Tensor, thresholds: tuple[float, ...]) -> dict[str, dict[str, float]]:
-    """{threshold: {precision, recall, f}} of distances from each side; f is 0 where both shares are."""
-    scores = {}
-    for threshold in thresholds:
-        precision = int(torch.count_nonzero(accuracy < threshold)) / len(accuracy)
-        recall = int(torch.count_nonzero(completeness < threshold)) / len(completeness)
-        total = precision + recall
-        score = 2.0 * precision * recall / total if total > 0.0 else 0.0
-        scores[f"{threshold:g}"] = {"precision": precision, "recall": recall, "f": score}
-    return scores
 
 
 def sampled_scores(
     on_prediction: Tensor, on_reference: Tensor, on_reference_again: Tensor, thresholds: tuple[float, ...]
 ) -> Numbers:
-    """Chamfer distances and F-scores between point sets (n, 3), and what the reference scores against itself.
+    """Chamfer distances and F-scores between point sets (n, 3), and what the reference scores against itself."""
+    return _sampled(
+        (
+            nearest_point(on_prediction, on_reference)[0],
+            nearest_point(on_reference, on_prediction)[0],
+            nearest_point(on_reference_again, on_reference)[0],
+        ),
+        thresholds,
+    )[0]
 
-    The floor is measured in one direction: both of its sets are independent samples of one surface, so the directions
-    have the same expectation.
-    """
-    accuracy = nearest_point(on_prediction, on_reference)[0]
-    completeness = nearest_point(on_reference, on_prediction)[0]
-    floor = nearest_point(on_reference_again, on_reference)[0]
-    scores: Numbers = {}
-    for name, power in (("chamfer_l1", 1), ("chamfer_l2", 2)):
-        one, two, least = (float((d.double() ** power).mean()) for d in (accuracy, completeness, floor))
-        scores[name] = {
-            "accuracy": one,
-            "completeness": two,
-            "half_sum": (one + two) / 2,
-            "sum": one + two,
-            "floor": {"half_sum": least, "sum": 2 * least},
-        }
-    shares = f_scores(floor, floor, thresholds)
-    measured = f_scores(accuracy, completeness, thresholds)
-    scores["f_score"] = {key: {**score, "floor": shares[key]["f"]} for key, score in measured.items()}
-    return scores
+
+def _check(points: int | None, resolution: int | None) -> None:
+    for name, value in (("points", points), ("resolution", resolution)):
+        if value is not None and value < 1:
+            raise BadArgument(f"{name} must be at least 1, got {value}.", where="compare")
+
+
+def _score(pair: Pair, protocol: Protocol, points: int, resolution: int | None, full: bool) -> Numbers:
+    """Everything under one protocol."""
+    unit, frame = pair.units(protocol)
+    measured = pair.measured(points)
+    voxel = None if resolution is None else unit / resolution
+    exact, exact_errors = _exact(measured, unit, voxel, protocol.thresholds)
+    near = measured.nearest
+    sampled, sampled_errors = _sampled((near[0] * unit, near[1] * unit, near[2] * unit), protocol.thresholds)
+    counts, own = (one.scaled(unit) for one in pair.topologies(full))
+    iou, iou_error = _iou(pair, protocol, full)
+    errors: Numbers = {
+        "exact": exact_errors,
+        "sampled": sampled_errors,
+        "paper": {
+            one.name: {"value": at({"sampled": sampled_errors}, one.path) * one.factor} for one in protocol.printed
+        },
+        "normal_error_degrees": measured.angles[1],
+        "normal_error_signed_degrees": measured.signed_angles[1],
+        "iou": iou_error,
+    }
+    return {
+        "protocol": protocol.name,
+        "digest": protocol.digest,
+        "points": points,
+        "seed": pair.seed,
+        "resolution": resolution,
+        "voxel": voxel,
+        "frame": {"centre": list(frame.centre), "scale": frame.scale},
+        "exact": exact,
+        "hausdorff": _hausdorff(pair, unit) if full else None,
+        "sampled": sampled,
+        "paper": {one.name: _as_printed({"sampled": sampled}, one) for one in protocol.printed},
+        "normal_error_degrees": measured.angles[0],
+        "normal_error_signed_degrees": measured.signed_angles[0],
+        "iou": iou,
+        "prediction": counts.as_dict(),
+        "reference": own.as_dict(),
+        "area_ratio": counts.area / own.area,
+        "volume_ratio": counts.volume / own.volume if counts.volume is not None and own.volume else None,
+        "standard_error": errors,
+    }
+
+
+def _exact(
+    measured: Measured, unit: float, voxel: float | None, thresholds: tuple[float, ...]
+) -> tuple[Numbers, Numbers]:
+    """Exact distances in units of the frame and in voxels, their F-scores, and all standard errors."""
+    shares = f_scores(measured.accuracy * unit, measured.completeness * unit, thresholds)
+    found = []
+    for numbers in measured.distances:
+        scaled = map_numbers(numbers, lambda value: value * unit)
+        in_voxels = None if voxel is None else map_numbers(scaled, lambda value: value / voxel)
+        found.append(
+            {
+                "accuracy": scaled["accuracy"],
+                "accuracy_voxels": None if in_voxels is None else in_voxels["accuracy"],
+                "completeness": scaled["completeness"],
+                "completeness_voxels": None if in_voxels is None else in_voxels["completeness"],
+            }
+        )
+    found[0]["f_score"], found[1]["f_score"] = shares, f_errors(shares, len(measured.accuracy))
+    return found[0], found[1]
+
+
+def _sampled(distances: tuple[Tensor, Tensor, Tensor], thresholds: tuple[float, ...]) -> tuple[Numbers, Numbers]:
+    """Chamfer distances and F-scores of nearest distances (prediction, reference, floor), and standard errors."""
+    scores, errors = chamfer_scores(*distances)
+    shares, share_errors = sampled_f_scores(*distances, thresholds)
+    return {**scores, "f_score": shares}, {**errors, "f_score": share_errors}
+
+
+def _hausdorff(pair: Pair, unit: float) -> Numbers:
+    accuracy, completeness = ({"lower": bounds.lower * unit, "upper": bounds.upper * unit} for bounds in pair.hausdorff)
+    return {
+        **{key: max(accuracy[key], completeness[key]) for key in ("lower", "upper")},
+        "accuracy": accuracy,
+        "completeness": completeness,
+    }
+
+
+def _iou(pair: Pair, protocol: Protocol, full: bool) -> tuple[Numbers | None, Numbers | None]:
+    if not full:
+        return None, None
+    overlap = pair.overlap(protocol.volume_points)
+    return overlap.as_dict(), overlap.standard_error()
+
+
+def _as_printed(numbers: Numbers, score: Printed) -> Numbers:
+    value, floor = (at(numbers, path) * score.factor for path in (score.path, score.floor_path))
+    return {"value": value, "floor": floor, "unit": score.unit}

@@ -1,38 +1,70 @@
-"""What a number means: a protocol fixes the frame, the thresholds and the words that are printed beside its numbers."""
+"""What a number means: a protocol fixes frame, points and thresholds, and the words that are printed beside its numbers.
+
+A protocol is data. Its name ends in a version and its digest covers every number in it: what changes a score changes the
+digest, a test holds the digests, and results of different ones are not compared.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
+from typing import Any, Literal
 
 from shapecodec.errors import BadArgument
+from shapecodec.evaluate.words import COMMON, FOCUSING_WORDS, LAGEM_WORDS, LOG3D_WORDS
+from shapecodec.mesh import Mesh, Similarity
 
-CODEC_MARGIN = 0.025  # the margin of `Mesh.normalise` under which codecs lay their voxels: a voxel is 1 / N there
 
-_COMMON = {
-    "frame": "The reference's box is centred and its longest side scaled to {side:g}; the prediction is moved by the "
-    "same similarity and never normalised by itself. Distances are in these units, or in voxels of the codec's grid.",
-    "accuracy": "Exact distance from points sampled uniformly by area on the prediction to the reference's "
-    "triangles. Inner layers of a double shell are sampled like any other surface.",
-    "completeness": "Exact distance from points sampled uniformly by area on the reference to the prediction's "
-    "triangles.",
-    "max": "Largest distance over the sampled points: a lower bound of the one-sided Hausdorff distance.",
-    "exact_f_score": "Harmonic mean of the shares of sampled points whose exact distance to the other mesh is below "
-    "the threshold. No sampling floor: identical meshes score 1.",
-    "chamfer_l1": "Mean distance (not squared) from each sampled point to the nearest one of the other mesh; "
-    "half_sum = (completeness + accuracy) / 2 as in LoG3D, supplement B.",
-    "chamfer_l2": "The same with squared distances.",
-    "f_score": "Harmonic mean of precision and recall: the shares of sampled points with a sampled point of the other "
-    "mesh nearer than the threshold (LoG3D, supplement B).",
-    "floor": "The reference against itself, sampled again with another seed: what a perfect prediction scores. In "
-    "expectation, area A and n points: Chamfer L1 .5 sqrt(A/n), squared A/(pi n), F 1 - exp(-pi r^2 n/A) at radius r.",
-    "normal_error": "Angle in degrees between the normal lines (unsigned, 0 to 90) at a sampled point and at its exact "
-    "closest point on the other mesh; faces without area are left out.",
-    "area_ratio": "Area of the prediction over that of the reference; near 2 for a double shell.",
-    "watertight": "Every edge belongs to exactly two faces; faces that repeat a vertex are not counted.",
-    "volume": "Signed volume, only where the mesh is watertight.",
-}
+@dataclass(frozen=True)
+class Frame:
+    """Where distances are measured: the centre of the reference's box goes to the origin, and one length is fixed.
+
+    Args:
+        kind: "box", the box's longest side has the length `size`; "sphere", the farthest vertex has that distance.
+        size: in units of the frame.
+    """
+
+    kind: Literal["box", "sphere"]
+    size: float
+
+    def similarity(self, reference: Mesh) -> Similarity:
+        """What takes the reference, and with it the prediction, into the frame."""
+        low, high = (corner.double().cpu() for corner in reference.bounds())
+        centre = (low + high) / 2
+        if self.kind == "box":
+            length = float((high - low).max())
+        else:
+            used = reference.vertices[reference.faces.unique()].double()
+            length = float((used - centre.to(used.device)).norm(dim=1).max())
+        return Similarity((float(centre[0]), float(centre[1]), float(centre[2])), self.size / length)
+
+    def in_words(self) -> str:
+        """For definitions and tables."""
+        if self.kind == "box":
+            return f"longest side of the reference's box {self.size:g}"
+        return f"farthest vertex of the reference at {self.size:g} from its box's centre"
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number as the paper prints it.
+
+    Args:
+        name: key under `paper`.
+        path: of the number in a result; its floor stands at `floor_path`.
+        floor_path: of what the reference scores against itself.
+        factor: the printed number is this times the number.
+        unit: in words.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    floor_path: tuple[str, ...]
+    factor: float
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -40,37 +72,90 @@ class Protocol:
     """One way to measure a reconstruction.
 
     Args:
-        name: printed beside every number.
-        margin: the reference's longest side becomes 1 - 2 * margin.
+        name: printed beside every number; ends in the version.
+        frame: of the distances.
+        points: samples on each mesh, unless asked otherwise, which the result then says.
+        volume_points: uniform points of the IoU.
         thresholds: F-score radii in units of the frame.
+        printed: the scores that the paper prints.
         definitions: key of the result -> what it is, in words.
     """
 
     name: str
-    margin: float
+    frame: Frame
+    points: int
+    volume_points: int
     thresholds: tuple[float, ...]
+    printed: tuple[Printed, ...]
     definitions: Mapping[str, str]
 
-    def voxel(self, resolution: int) -> float:
-        """The length of a voxel of the codec's resolution^3 grid in this protocol's frame."""
-        return (1.0 - 2.0 * self.margin) / (1.0 - 2.0 * CODEC_MARGIN) / resolution
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready: everything that decides the numbers."""
+        return {
+            "name": self.name,
+            "frame": asdict(self.frame),
+            "points": self.points,
+            "volume_points": self.volume_points,
+            "thresholds": list(self.thresholds),
+            "printed": [asdict(score) for score in self.printed],
+        }
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of `as_dict`."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _protocol(name: str, margin: float, thresholds: tuple[float, ...], **changes: str) -> Protocol:
-    words = {**_COMMON, **changes}
-    words["frame"] = words["frame"].format(side=1.0 - 2.0 * margin)
-    return Protocol(name, margin, thresholds, MappingProxyType(words))
+def _chamfer(power: str, total: str, factor: float, unit: str) -> Printed:
+    return Printed("chamfer", ("sampled", power, total), ("sampled", power, "floor", total), factor, unit)
 
 
-EXACT = _protocol("exact-v1", CODEC_MARGIN, (0.001, 0.005, 0.01, 0.02))
+def _f_score(name: str, threshold: float, factor: float) -> Printed:
+    path = ("sampled", "f_score", f"{threshold:g}")
+    unit = "per cent" if factor == 100.0 else "share"
+    return Printed(name, (*path, "f"), (*path, "floor"), factor, f"F-score at {threshold:g}, {unit}")
+
+
+def _protocol(
+    name: str, frame: Frame, points: int, thresholds: tuple[float, ...], words: Mapping[str, str], *printed: Printed
+) -> Protocol:
+    definitions = {**COMMON, "unit": f"{frame.in_words()}.".capitalize(), **words}
+    return Protocol(name, frame, points, 100_000, thresholds, printed, MappingProxyType(definitions))
+
+
+CUBE = Frame("box", 0.95)  # of `Mesh.normalise`, under which codecs lay their voxels: a voxel is 1 / N there
+EXACT = _protocol("exact-v1", CUBE, 1_000_000, (0.001, 0.005, 0.01, 0.02), {})
 LOG3D = _protocol(
     "log3d-v1",
-    0.01,
+    Frame("box", 0.98),
+    1_000_000,
     (0.001, 0.01),
-    surface="LoG3D samples outer surfaces only, from views and with a number of points that it does not publish; here "
-    "the whole surface is sampled. Compare with its tables by the floor, not by absolute values.",
+    LOG3D_WORDS,
+    _chamfer("chamfer_l1", "half_sum", 1.0, "half the sum of mean distances"),
+    _f_score("f_0.001", 0.001, 100.0),
+    _f_score("f_0.01", 0.01, 100.0),
 )
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({protocol.name: protocol for protocol in (EXACT, LOG3D)})
+FOCUSING = _protocol(
+    "focusing-v1",
+    Frame("box", 1.0),
+    100_000,
+    (0.005,),
+    FOCUSING_WORDS,
+    _chamfer("chamfer_l2", "sum", 1e5, "sum of mean squared distances, times 1e5"),
+    _f_score("f_0.005", 0.005, 1.0),
+)
+LAGEM = _protocol(
+    "lagem-v1",
+    Frame("sphere", 1.0),
+    100_000,
+    (0.02,),
+    LAGEM_WORDS,
+    _chamfer("chamfer_l1", "sum", 100.0, "sum of mean distances, times 100"),
+    _f_score("f_0.02", 0.02, 100.0),
+)
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {protocol.name: protocol for protocol in (EXACT, LOG3D, FOCUSING, LAGEM)}
+)
 
 
 def find_protocol(name: str) -> Protocol:
@@ -82,3 +167,31 @@ def find_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise BadArgument(f"unknown protocol '{name}'.", where="protocol", hint=f"one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
+
+
+def check_same_protocol(*results: Mapping[str, Any]) -> None:
+    """Refuse results whose numbers do not mean the same.
+
+    Args:
+        results: of `metrics.compare`, any number.
+
+    Raises:
+        BadArgument: protocols, their digests (another definition under the same name) or numbers of points differ.
+    """
+    for result in results[1:]:
+        for key, text in (
+            ("protocol", "protocol"),
+            ("digest", "digest of the protocol"),
+            ("points", "number of points"),
+        ):
+            first, other = (one.get(key) for one in (results[0], result))
+            if first != other:
+                raise BadArgument(
+                    f"these results are not comparable: {text} {_show(first)} and {_show(other)}.",
+                    where="check_same_protocol",
+                    hint="measure both again with one version, protocol and number of points.",
+                )
+
+
+def _show(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "not stated" if value is None else f"'{value}'"
