@@ -26,6 +26,7 @@ from shapecodec.errors import BadArgument, BadFile
 from shapecodec.evaluate.aggregate import aggregate
 from shapecodec.evaluate.measure import describe_measure
 from shapecodec.evaluate.pool import Last, Lost, WorkerPool
+from shapecodec.evaluate.report import write_report
 from shapecodec.evaluate.rows import FORMAT, Row, write_rows
 from shapecodec.evaluate.shape import REFUSED, Plan, Work, open_worker
 from shapecodec.evaluate.subjects import Subject, find_subjects, in_random_order, listing_digest
@@ -140,8 +141,6 @@ def _outcomes(
 
 def write_tables(run: Path, rows: Sequence[Row], settings: dict[str, Any]) -> tuple[dict[str, Any], Path]:
     """rows.parquet, rows.csv, aggregate.json, summary.md and the page from rows; returns the aggregate and the page."""
-    from shapecodec.evaluate.report import write_report  # reads what is written here
-
     facts = {**settings, "hardware": hardware(settings["device"]), "date": date.today().isoformat()}
     means = aggregate(rows, facts, seed=settings["seed"])
     write_rows(rows, run, settings)
