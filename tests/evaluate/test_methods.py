@@ -10,6 +10,8 @@ from torch import nn
 from shapecodec.codecs.base import Codec, Loss
 from shapecodec.errors import BadArgument, BadFile, BadMesh
 from shapecodec.evaluate.methods import Clock, CodecMethod, FolderMethod, OpenCodec, between
+from shapecodec.evaluate.run import evaluate
+from shapecodec.evaluate.shape import Plan
 from shapecodec.evaluate.subjects import Subject, find_subjects
 from shapecodec.io.latent_file import save_latents
 from shapecodec.io.mesh_files import read_mesh, write_mesh
@@ -161,3 +163,20 @@ def test_alignment_hides_or_invents_an_error(tmp_path):
     unit = mesh.normalise()[0]
     assert torch.allclose(torch.stack(aligned.mesh.bounds()), torch.stack(unit.bounds()), atol=1e-5)
     assert not torch.allclose(torch.stack(trusted.mesh.bounds()), torch.stack(unit.bounds()), atol=0.1)
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+def test_rows_of_a_gpu_differ_from_those_of_a_cpu(device, tmp_path):
+    data = box_folder(tmp_path / "data", *"abc")
+    tables = {}
+    for name, workers in ((device, 2), ("cpu", 0)):
+        method = CodecMethod("log3d-tiny", 64, "snapped")
+        plan = Plan(method, data, protocols=("exact-v1", "normals-v1"), points=20_000, device=name)
+        tables[name] = evaluate(plan, tmp_path / name, workers=workers).rows
+    for one, two in zip(tables[device], tables["cpu"], strict=True):
+        assert one["status"] == two["status"] == "ok", one.get("reason")
+        assert one["tokens"] == two["tokens"] and one["peak_memory_bytes"] > 1e6
+        for kind in ("", "oracle."):
+            key = f"{kind}exact-v1.exact.completeness_voxels.mean"
+            assert one[key] == pytest.approx(two[key], rel=0.1, abs=0.02), key

@@ -15,8 +15,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -110,12 +110,13 @@ def evaluate(
         work = Work(plan, about, run, threads=_cores())
         end = None if time_budget_s is None else began + time_budget_s
         fresh = 0
-        for subject, outcome in _outcomes(work, _until(todo, end), len(todo), workers, timeout_s):
-            row = _row(subject, outcome, about, rows)
-            _write_json(run / ROWS / f"{subject.name}.json", row)
-            rows[subject.name], fresh = row, fresh + 1
-            if progress is not None:
-                progress(row, fresh, len(todo))
+        with closing(_outcomes(work, _until(todo, end), len(todo), workers, timeout_s)) as outcomes:
+            for subject, outcome in outcomes:
+                row = _row(subject, outcome, about, rows)
+                _write_json(run / ROWS / f"{subject.name}.json", row)
+                rows[subject.name], fresh = row, fresh + 1
+                if progress is not None:
+                    progress(row, fresh, len(todo))
         if not rows:
             raise BadArgument("the time budget ended before the first shape.", where="evaluate", hint="a longer one.")
         ordered = [rows[name] for name in sorted(rows)]
@@ -125,8 +126,8 @@ def evaluate(
 
 def _outcomes(
     work: Work, subjects: Iterator[Subject], most: int, workers: int | None, timeout_s: float | None
-) -> Iterator[tuple[Subject, Any]]:
-    """(subject, row or `Lost`) in the order in which they end."""
+) -> Generator[tuple[Subject, Any], None, None]:
+    """(subject, row or `Lost`) in the order in which they end; closing it ends the workers."""
     if workers == 0:
         worker = open_worker(0, work)
         for subject in subjects:
