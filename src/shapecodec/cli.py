@@ -260,6 +260,42 @@ def evaluate(
     )  # fmt: skip
 
 
+def prepare(
+    mesh: Positional[Path],
+    output: Positional[Path],
+    *,
+    watertight: bool = False,
+    resolution: int = 256,
+    thickness: float = 2.0,
+    tolerance: float = 0.0,
+    points: int = 100_000,
+    device: Device = "auto",
+    seed: int = 0,
+    max_faces: int = MAX_FACES,
+    as_json: Json = False,
+) -> None:
+    """Rebuild a mesh as the closed, manifold surface of a solid (needs the extra 'prepare').
+
+    Args:
+        mesh: An .obj, .ply, .stl, .off, .glb, .gltf or .drc file: any triangle soup.
+        output: The mesh to write (.glb .ply .obj .stl .drc), in the input's scale and position.
+        watertight: The stage to run; there is no other yet.
+        resolution: Voxels an axis, a multiple of 8.
+        thickness: Of the walls that open sheets and thin plates become, in voxels.
+        tolerance: Voxels by which the surface may move to save faces.
+        points: How many to sample on each mesh for the distances that are reported.
+        device: Where fields are computed.
+        seed: Of the samples.
+        max_faces: Refuse meshes with more triangles.
+    """
+    from shapecodec.commands import prepare as command
+
+    command.run(
+        mesh, output, watertight=watertight, resolution=resolution, thickness=thickness, tolerance=tolerance,
+        points=points, device=device, seed=seed, max_faces=max_faces, as_json=as_json,
+    )  # fmt: skip
+
+
 def doctor(*, as_json: Json = False) -> None:
     """Show versions, hardware, and what each bundled codec needs: paste it into an issue."""
     from shapecodec.commands import doctor as command
@@ -268,7 +304,7 @@ def doctor(*, as_json: Json = False) -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    verb.__name__: verb for verb in (reconstruct, encode, decode, compare, evaluate, train, doctor)
+    verb.__name__: verb for verb in (reconstruct, encode, decode, compare, evaluate, prepare, train, doctor)
 }
 
 
