@@ -29,7 +29,8 @@ def draw_shape(
     """Write original.png, reconstruction.png, error.png and the view meshes original.bin and reconstruction.bin.
 
     The error is each vertex's exact distance to the original; the colour bar ends at one voxel, or at 1 / `DEFAULT_STEPS` of the
-    unit cube where there is no resolution. All pictures of all shapes are taken from the same side.
+    unit cube where there is no resolution. All pictures of all shapes are taken from the same side, and their
+    background is transparent.
 
     Args:
         original: in the unit cube.
@@ -49,7 +50,7 @@ def draw_shape(
     seen = {id(mesh): rasterise(mesh, camera) for mesh in (original, reconstruction)}
     normals = {id(mesh): vertex_normals(mesh.vertices, mesh.faces) for mesh in (original, reconstruction)}
     for mesh, colours, name in shots:
-        picture = shade(mesh, camera, seen[id(mesh)], normals=normals[id(mesh)], colours=colours)
+        picture = shade(mesh, camera, seen[id(mesh)], normals=normals[id(mesh)], colours=colours, background=None)
         _save(picture, folder / name)
     write_view_mesh(original, None, folder / MESHES[0], largest=largest, unit=unit)
     write_view_mesh(reconstruction, errors, folder / MESHES[1], largest=largest, unit=unit)

@@ -35,7 +35,7 @@ def render(
     *,
     colours: torch.Tensor | None = None,
     smooth: bool = True,
-    background: tuple[int, int, int] = PAPER,
+    background: tuple[int, int, int] | None = PAPER,
 ) -> Image.Image:
     """A picture of a mesh, `SAMPLES`^2 rays a pixel.
 
@@ -44,7 +44,7 @@ def render(
         camera: gives the size in pixels.
         colours: (V, 3) uint8 sRGB of the vertices; None is grey clay.
         smooth: interpolate vertex normals except at creases; else flat faces.
-        background: sRGB.
+        background: sRGB; None gives a picture with alpha, the share of the rays that hit.
     """
     large = camera.enlarged(SAMPLES)
     return shade(mesh, large, rasterise(mesh, large), colours=colours, smooth=smooth, background=background)
@@ -58,7 +58,7 @@ def shade(
     normals: torch.Tensor | None = None,
     colours: torch.Tensor | None = None,
     smooth: bool = True,
-    background: tuple[int, int, int] = PAPER,
+    background: tuple[int, int, int] | None = PAPER,
 ) -> Image.Image:
     """The second half of `render`: `camera` is the enlarged one that `visible` was made with; the image is reduced.
 
@@ -69,7 +69,8 @@ def shade(
         normals = vertex_normals(mesh.vertices, mesh.faces)
     palette = colours.cpu().numpy() if colours is not None else np.array([CLAY], np.uint8)
     image = np.zeros((*visible.face.shape, 3), np.float32)
-    image[visible.face < 0] = _linear(np.array(background, np.uint8))
+    if background is not None:
+        image[visible.face < 0] = _linear(np.array(background, np.uint8))
     scene = (
         visible.face,
         visible.weights,
@@ -85,7 +86,11 @@ def shade(
     in_bands(len(image), lambda top, bottom: _shade(*scene, top, bottom, image))
     height, width = image.shape[0] // SAMPLES, image.shape[1] // SAMPLES
     mean = image.reshape(height, SAMPLES, width, SAMPLES, 3).mean((1, 3))
-    return Image.fromarray(_encoded(mean))
+    if background is not None:
+        return Image.fromarray(_encoded(mean))
+    share = (visible.face >= 0).reshape(height, SAMPLES, width, SAMPLES).mean((1, 3), dtype=np.float32)[..., None]
+    alpha = np.round(255 * share).astype(np.uint8)
+    return Image.fromarray(np.concatenate([_encoded(mean / np.maximum(share, 1e-6)), alpha], 2))
 
 
 def _unit_lamps() -> np.ndarray:

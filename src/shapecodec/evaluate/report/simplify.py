@@ -17,6 +17,7 @@ from numba import njit
 _PULL = 1e-3  # towards the middle of the edge, as a share of the quadric's size: flat and straight places have no best point
 _RIM = 4.0  # weight of a plane that stands on an open edge, in squares of its length
 _FIRM = 0.15  # cosine below which a triangle counts as turned over
+_NOTHING = 1e-24  # squares of doubled areas, in a cube of side 1: slivers that face nowhere
 _SHARE = 0.3  # of the edges are tried in a round: more would spend dear ones while cheap ones wait for their neighbours
 _ROUNDS = 100
 _MANY = 4_000_000  # triangles that are clustered first, for memory: a round takes 250 bytes a triangle
@@ -58,9 +59,10 @@ def simplify(vertices: np.ndarray, faces: np.ndarray, values: np.ndarray | None,
     carried = np.zeros(len(points)) if start.values is None else start.values.astype(np.float64)
     ends, once = _edges(corners, len(points))
     quadrics = _quadrics(points, corners, once)
+    share = _SHARE
     for _ in range(_ROUNDS):
         cost, target = _prices(points, quadrics, ends)
-        tried = np.argsort(cost, kind="stable")[: max(int(_SHARE * len(ends)), 64)]
+        tried = np.argsort(cost, kind="stable")[: max(int(share * len(ends)), 64)]
         offsets, incident = _incidence(corners, len(points))
         parent = np.arange(len(points))
         excess = len(corners) - max_faces
@@ -70,10 +72,11 @@ def simplify(vertices: np.ndarray, faces: np.ndarray, values: np.ndarray | None,
         corners = parent[corners]
         a, b, c = corners.T
         kept = corners[(a != b) & (b != c) & (c != a)]
-        stuck = len(kept) > 0.995 * len(corners)
+        stuck = len(kept) > 0.98 * len(corners)
         corners = kept
-        if len(corners) <= max_faces or stuck:
+        if len(corners) <= max_faces or (stuck and share == 1.0):
             break
+        share = 1.0 if stuck else _SHARE  # when the cheap ones are all refused
         ends, _ = _edges(corners, len(points))
     found = (points * size + centre).astype(np.float32)
     return _compact(found, corners, None if values is None else carried.astype(np.float32))
@@ -198,8 +201,8 @@ def _turns(
         two = p if second_moves else points[j]
         three = p if third_moves else points[m]
         u, v, w = _normal(one, two, three)
-        sizes = np.sqrt((x * x + y * y + z * z) * (u * u + v * v + w * w))
-        if x * u + y * v + z * w <= _FIRM * sizes:
+        size = x * x + y * y + z * z
+        if size > _NOTHING and x * u + y * v + z * w <= _FIRM * np.sqrt(size * (u * u + v * v + w * w)):
             return True
     return False
 
