@@ -1,0 +1,99 @@
+"""The corners of sparse voxels: each shared corner once, and what the voxels around it predict brought to one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shapecodec.errors import BadArgument
+from shapecodec.grid import SparseGrid, morton_decode, morton_encode
+
+
+@dataclass(frozen=True, eq=False)
+class Corners:
+    """The unique corners of the voxels of one item.
+
+    Args:
+        keys: (C,) int64 ascending, Morton codes of the corners; corner p of [0, resolution] lies at p / resolution - 0.5.
+        index: (N, 8) int64, the row in `keys` of corner 4 x + 2 y + z of each voxel.
+        resolution: voxels on an axis.
+    """
+
+    keys: Tensor
+    index: Tensor
+    resolution: int
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def coords(self) -> Tensor:
+        """(C, 3) int32 in [0, resolution]."""
+        return morton_decode(self.keys)
+
+    def positions(self) -> Tensor:
+        """(C, 3) float32 places in the unit cube, before any deformation."""
+        return (self.coords.float() - self.resolution / 2) / self.resolution
+
+    def voxels(self) -> Tensor:
+        """(C, 8) int64: the row of the voxel that has this corner as its corner s, -1 where it is not active."""
+        rows = torch.arange(len(self.index), device=self.index.device)[:, None].expand(-1, 8)
+        around = rows.new_full((len(self), 8), -1)
+        return around.index_put_((self.index, torch.arange(8, device=rows.device).expand_as(rows)), rows)
+
+
+def voxel_corners(grid: SparseGrid) -> Corners:
+    """The shared corners of a grid of one item; computed once for a grid.
+
+    Keys are 63-bit, so resolutions up to the grid's own limit of 2^20 are served.
+
+    Raises:
+        BadArgument: the grid holds several items.
+    """
+    if grid.batch_size != 1:
+        raise BadArgument(f"expected one item, got a batch of {grid.batch_size}.", where="voxel_corners")
+
+    def build() -> Corners:
+        bit = torch.arange(2, dtype=torch.int32, device=grid.device)
+        at = grid.coords[:, None] + torch.cartesian_prod(bit, bit, bit)
+        keys, index = torch.unique(morton_encode(at), return_inverse=True)
+        return Corners(keys, index, grid.resolution)
+
+    return grid.cached("corners", build)
+
+
+def average_corners(predictions: Tensor, corners: Corners) -> tuple[Tensor, Tensor]:
+    """One value for each corner from those of the active voxels around it, and how far these disagree.
+
+    The mean is SparseFlex's (He et al. 2025, below eq. 1 in Focusing, section 3.1). The loss is the mean over all
+    predictions of the squared deviation from the corner's mean: zero if and only if all voxels agree on every corner.
+
+    Args:
+        predictions: (N, 8, K) float, what each voxel says of its corners 4 x + 2 y + z.
+        corners: of the N voxels.
+
+    Returns:
+        means (C, K) and the consistency loss, a scalar in squared units of the predictions (0 without voxels).
+
+    Raises:
+        BadArgument: not (N, 8, K) floats of these voxels.
+    """
+    if predictions.ndim != 3 or predictions.shape[:2] != corners.index.shape or not predictions.is_floating_point():
+        raise BadArgument(
+            f"expected floats ({len(corners.index)}, 8, K), got {tuple(predictions.shape)} of {predictions.dtype}.",
+            where="average_corners",
+        )
+    around = corners.voxels()
+    known = around >= 0
+    # Summed by gathering, in one order on every device. Absent voxels read a present one of the same corner, so that
+    # their zero gradients do not all queue at one row.
+    present = known.int().argmax(1, keepdim=True)
+    slots = torch.arange(8, device=around.device)
+    row = torch.where(known, around, around.gather(1, present))
+    slot = torch.where(known, slots, present)
+    total = (predictions[row, slot] * known[:, :, None]).sum(1)
+    means = total / known.sum(1, keepdim=True)
+    deviation = predictions - means[corners.index]
+    return means, deviation.square().sum() / max(deviation.numel(), 1)
