@@ -79,6 +79,39 @@ class Camera:
         pixels = (ndc[:, :2] * ndc.new_tensor([1.0, -1.0]) + 1) / 2 * size
         return pixels.float(), ndc[:, 2].float(), w.float()
 
+    def lengths(self, points: Tensor) -> Tensor:
+        """(V,) float64 lengths along the viewing axis from the camera to points (V, 3); negative behind it."""
+        row = self.view[2].to(points.device)
+        return -(points.double() @ row[:3] + row[3])
+
+    def to_lengths(self, depth: Tensor) -> Tensor:
+        """Depth after projection (any shape), as `project` and the rasterisers give it -> lengths along the viewing axis.
+
+        float64, in units of the world; infinite depth (nothing there) stays infinite.
+        """
+        p = self.projection
+        value = depth.double()
+        length = (p[2, 3] - value * p[3, 3]) / (p[2, 2] - value * p[3, 2])
+        return torch.where(value.isinf(), value, length)
+
+    def zoomed(self, low: Vector, high: Vector, scale: float = 1.0) -> Camera:
+        """The camera whose image is a box of this one's (Focusing, eq. 4).
+
+        Applied in clip space: x' = scale (2 x - (high + low) w) / (high - low), likewise y. The paper prints x's centre in
+        y's row, and leaves `scale` out of the shift, which then moves the centre.
+
+        Args:
+            low, high: two numbers each, corners of the box in [-1, 1]^2 after projection, y up.
+            scale: s; above 1 the box's rim falls outside the new image.
+        """
+        first, last = (torch.as_tensor(v, dtype=torch.float64).cpu() for v in (low, high))
+        if not bool((last > first).all()) or not scale > 0:
+            raise BadArgument(f"the box {first.tolist()} to {last.tolist()} is empty.", where="Camera.zoomed")
+        crop = torch.eye(4, dtype=torch.float64)
+        crop[0, 0], crop[1, 1] = (2 * scale / (last - first)).tolist()
+        crop[:2, 3] = -scale * (last + first) / (last - first)
+        return replace(self, projection=crop @ self.projection)
+
     def framed(self, points: Tensor, margin: float = 0.05) -> Camera:
         """The same view, zoomed and shifted so that the points (V, 3) fill the image but for `margin` of its sides."""
         pixels = self.project(points)[0].double().cpu()
