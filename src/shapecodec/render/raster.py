@@ -8,8 +8,6 @@ parallel, and 5 s without.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +16,7 @@ from numba import njit
 
 from shapecodec.camera import Camera
 from shapecodec.mesh import Mesh
-
-BANDS = 16
+from shapecodec.ops.rasterise.bands import BANDS, in_bands
 
 
 class Visible(NamedTuple):
@@ -70,13 +67,6 @@ def _nearest(
     nearest = np.full(face.shape, np.inf, np.float32)
     in_bands(camera.height, lambda top, bottom: _draw(pixels, depth, faces, rows, top, bottom, face, nearest), bands)
     return face, nearest
-
-
-def in_bands(height: int, draw: Callable[[int, int], None], bands: int = BANDS) -> None:
-    """Call draw(first row, end row) for every band of an image, a few at a time."""
-    rows = [height * band // bands for band in range(bands + 1)]
-    with ThreadPoolExecutor(min(bands, torch.get_num_threads())) as pool:
-        list(pool.map(draw, rows[:-1], rows[1:]))
 
 
 @njit(cache=True, nogil=True)
