@@ -134,13 +134,14 @@ def test_large_triangle_needs_a_dense_grid(backend):
 
 
 def test_order_of_faces_or_size_of_chunk_changes_the_result():
-    vertices, faces = soup(200, spread=0.03)
+    vertices, faces = soup(50, spread=0.03)
     base = voxelise(vertices, faces, 32, dilation=1.0, backend="reference").coords
     for twin in ("reference", "cpu"):
-        shuffled = faces[torch.randperm(200, generator=torch.Generator().manual_seed(1))].roll(1, 1)
+        shuffled = faces[torch.randperm(50, generator=torch.Generator().manual_seed(1))].roll(1, 1)
         assert torch.equal(voxelise(vertices, shuffled, 32, dilation=1.0, backend=twin).coords, base)
-    keys = reference.touched_keys(vertices, faces, 32, 0.25, at_once=7)
-    assert torch.equal(morton_decode(keys), base)
+    for sizes in ((7, 1000), (200, 1), (64, 50)):
+        keys = reference.touched_keys(vertices, faces, 32, 0.25, faces_at_once=sizes[0], boxes_at_once=sizes[1])
+        assert torch.equal(morton_decode(keys), base)
 
 
 def test_real_mesh_differs_between_backends(twin):

@@ -20,6 +20,7 @@ SLACK = 1e-9  # voxels: touching counts on every backend, whatever its rounding 
 ROUNDING = 1e-14  # times the largest coordinate: the same for triangles that reach far out of the cube
 
 FACES = 1 << 18  # triangles at once
+BOXES = 1 << 19  # pairs whose halves are made at once: 8 times as many, 128 MB
 PAIRS = 1 << 16  # pairs at once: 26 MB of axes
 
 Tester = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
@@ -86,38 +87,52 @@ def spread(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def touched_keys(
-    vertices: Tensor, faces: Tensor, resolution: int, reach: float, test: Tester = touches, at_once: int = FACES
+    vertices: Tensor,
+    faces: Tensor,
+    resolution: int,
+    reach: float,
+    test: Tester = touches,
+    *,
+    faces_at_once: int = FACES,
+    boxes_at_once: int = BOXES,
 ) -> Tensor:
     """(N,) int64 ascending Morton keys; `reach` in voxels, the other arguments as in the package.
 
-    `at_once` triangles are settled at a time, so that temporaries depend on the number of faces only through the result.
+    The last two bound the temporaries, whatever the faces: only the result grows with them.
     """
     keys = [morton_encode(faces[:0])]
-    for part in faces.split(at_once):
+    for part in faces.split(faces_at_once):
         corners = (vertices[part].double() + 0.5) * resolution
-        keys.append(_part_keys(corners, resolution, reach, test))
+        keys.append(_part_keys(corners, resolution, reach, test, boxes_at_once))
     return torch.unique(torch.cat(keys))
 
 
-def _part_keys(corners: Tensor, resolution: int, reach: float, test: Tester) -> Tensor:
+def _part_keys(corners: Tensor, resolution: int, reach: float, test: Tester, at_once: int) -> Tensor:
     """Each triangle begins with boxes as large as its extent, so few of them, and those that it touches are halved.
 
-    A triangle across the cube at 1024^3 thus visits a few million boxes instead of 2^30.
+    A triangle across the cube at 1024^3 thus visits a few million boxes instead of 2^30. Where there are many, a tile of
+    them is followed down to its voxels before the next.
     """
     low, high = corners.amin(1), corners.amax(1)
-    extent = (high - low).amax(1).clamp(1.0, float(resolution))
-    level = extent.log2().ceil().long()
+    level = (high - low).amax(1).clamp(1.0, float(resolution)).log2().ceil().long()
     table = axes(corners)
-    triangle = torch.zeros(0, dtype=torch.int64, device=corners.device)
-    node = triangle.reshape(0, 3)
-    for step in range(int(level.max()) if len(level) else 0, -1, -1):
-        begins = (level == step).nonzero()[:, 0]
-        owner, cell = spread(*node_ranges(low[begins], high[begins], 1 << step, resolution, reach))
-        triangle, node = torch.cat([triangle, begins[owner]]), torch.cat([node, cell])
-        keep = test(table, triangle, node, float(1 << step), reach)
-        triangle, node = triangle[keep], node[keep]
-        if step:
+    keys = [morton_encode(level.new_zeros(0, 3))]
+    for top in torch.unique(level).tolist():
+        begins = (level == top).nonzero()[:, 0]
+        owner, cell = spread(*node_ranges(low[begins], high[begins], 1 << top, resolution, reach))
+        waiting = [(top, begins[owner], cell)]
+        while waiting:
+            step, triangle, node = waiting.pop()
+            if len(triangle) > at_once:
+                tiles = zip(triangle.split(at_once), node.split(at_once), strict=True)
+                waiting.extend((step, *tile) for tile in tiles)
+                continue
+            keep = test(table, triangle, node, float(1 << step), reach)
+            triangle, node = triangle[keep], node[keep]
+            if step == 0:
+                keys.append(torch.unique(morton_encode(node)))
+                continue
             first, last = node_ranges(low[triangle], high[triangle], 1 << (step - 1), resolution, reach)
             owner, node = spread(first.maximum(node * 2), last.minimum(node * 2 + 1))
-            triangle = triangle[owner]
-    return torch.unique(morton_encode(node))
+            waiting.append((step - 1, triangle[owner], node))
+    return torch.unique(torch.cat(keys))
