@@ -45,13 +45,14 @@ def rasterise(clip: Tensor, faces: Tensor, size: tuple[int, int], *, backend: st
         clip: (B, V, 4) floating point, vertices in clip space (x right, y up); B, V may be 0. See `camera.Camera`.
         faces: (F, 3) int64 rows of the vertices, on the same device; F may be 0, at most 2^31 - 1.
         size: (width, height) in pixels, at most 16384 each.
-        backend: "cpu" (numba, bands of rows side by side), "reference" (torch, all pixels of all faces' boxes), or "auto".
+        backend: "cpu" (numba, bands of rows side by side), "triton" (CUDA, an atomic minimum a covered pixel), "reference"
+            (torch, all pixels of all faces' boxes), or "auto".
 
     Raises:
         BadArgument: shapes, types, devices, a size out of range, or a backend that cannot serve; on a CPU also vertices that
             are not finite and faces out of range, for which a CUDA device would have to be waited for.
     """
-    chosen = choose(backend, clip.device, available=("reference", "cpu"), op=OP)
+    chosen = choose(backend, clip.device, available=("reference", "cpu", "triton"), op=OP)
     _check(clip, faces, size)
     width, height = size
     clip = clip.detach().double()
@@ -74,6 +75,10 @@ def _drawing(backend: str) -> Callable[..., None]:
         from shapecodec.ops.rasterise.cpu import draw
 
         return draw
+    if backend == "triton":
+        from shapecodec.ops.rasterise.triton import draw as draw_triton
+
+        return draw_triton
     from shapecodec.ops.rasterise.reference import draw as draw_reference
 
     return draw_reference
