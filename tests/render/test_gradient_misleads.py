@@ -312,3 +312,21 @@ def test_neighbour_of_an_edge():
 def test_cameras_of_two_sizes():
     with pytest.raises(BadArgument, match="2 image sizes"):
         render_mesh(torch.zeros(3, 3), torch.zeros(1, 3).long(), [window(4, 4), window(5, 4)])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["face", "vertex"])
+@pytest.mark.parametrize("segments", [40, 700])
+def test_picture_on_the_device_is_another(kind, segments):
+    vertices, faces = ball(segments, segments // 2)
+    cameras = [Camera.perspective(orbit(yaw, 10, 2.0), (0, 0, 0.1), 40.0, (518, 518)) for yaw in (0, 100)]
+    pictures, gradients = [], []
+    for device in ("cpu", "cuda"):
+        moving = vertices.to(device).requires_grad_()
+        picture = render_mesh(moving, faces.to(device), cameras, normals=kind)
+        loss = picture.mask.sum() + picture.depth.sum() + picture.normal.square().sum()
+        gradients.append(torch.autograd.grad(loss, moving)[0].cpu())
+        pictures.append([part.detach().cpu() for part in (*picture[:3], *picture.seen)])
+    for first, second in zip(*pictures, strict=True):
+        torch.testing.assert_close(first, second)
+    torch.testing.assert_close(*gradients)
