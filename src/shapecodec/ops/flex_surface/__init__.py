@@ -102,6 +102,8 @@ def _check(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype,
     if tuple(value.shape) != shape:
         raise BadArgument(f"expected {name} {shape}, got {tuple(value.shape)}.", where=where)
     if dtype not in (torch.float32, torch.float64) or value.dtype != dtype:
-        raise BadArgument(f"{name} is {value.dtype}, sdf {dtype}.", where=where, hint=f"{name}.float().")
+        raise BadArgument(
+            f"{name} is {value.dtype} (sdf {dtype}), expected float32 throughout.", where=where, hint=f"{name}.float()."
+        )
     if value.device != device:
         raise BadArgument(f"{name} is on {value.device}, the grid on {device}.", where=where)

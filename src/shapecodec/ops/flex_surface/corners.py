@@ -37,12 +37,6 @@ class Corners:
         """(C, 3) float32 places in the unit cube, before any deformation."""
         return (self.coords.float() - self.resolution / 2) / self.resolution
 
-    def voxels(self) -> Tensor:
-        """(C, 8) int64: the row of the voxel that has this corner as its corner s, -1 where it is not active."""
-        rows = torch.arange(len(self.index), device=self.index.device)[:, None].expand(-1, 8)
-        around = rows.new_full((len(self), 8), -1)
-        return around.index_put_((self.index, torch.arange(8, device=rows.device).expand_as(rows)), rows)
-
 
 def voxel_corners(grid: SparseGrid) -> Corners:
     """The shared corners of a grid of one item; computed once for a grid.
@@ -68,7 +62,8 @@ def average_corners(predictions: Tensor, corners: Corners) -> tuple[Tensor, Tens
     """One value for each corner from those of the active voxels around it, and how far these disagree.
 
     The mean is SparseFlex's (He et al. 2025, below eq. 1 in Focusing, section 3.1). The loss is the mean over all
-    predictions of the squared deviation from the corner's mean: zero if and only if all voxels agree on every corner.
+    predictions of the squared deviation from the corner's mean: zero if and only if all voxels agree on every corner. It can
+    be differentiated once.
 
     Args:
         predictions: (N, 8, K) float, what each voxel says of its corners 4 x + 2 y + z.
@@ -85,15 +80,14 @@ def average_corners(predictions: Tensor, corners: Corners) -> tuple[Tensor, Tens
             f"expected floats ({len(corners.index)}, 8, K), got {tuple(predictions.shape)} of {predictions.dtype}.",
             where="average_corners",
         )
-    around = corners.voxels()
-    known = around >= 0
-    # Summed by gathering, in one order on every device. Absent voxels read a present one of the same corner, so that
-    # their zero gradients do not all queue at one row.
-    present = known.int().argmax(1, keepdim=True)
-    slots = torch.arange(8, device=around.device)
-    row = torch.where(known, around, around.gather(1, present))
-    slot = torch.where(known, slots, present)
-    total = (predictions[row, slot] * known[:, :, None]).sum(1)
-    means = total / known.sum(1, keepdim=True)
-    deviation = predictions - means[corners.index]
+    # A corner is corner s of at most one voxel, so no sum below meets an index twice: one order on every device.
+    total = predictions.new_zeros(len(corners), predictions.shape[2])
+    count = predictions.new_zeros(len(corners))
+    for slot in range(8):
+        index = corners.index[:, slot]
+        total.index_add_(0, index, predictions[:, slot])
+        count.index_add_(0, index, count.new_ones(len(index)))
+    means = total / count[:, None]
+    # The loss is least at the means, so it has no slope in them: held fixed, they spare a scatter of (N, 8, K).
+    deviation = predictions - means.detach()[corners.index]
     return means, deviation.square().sum() / max(deviation.numel(), 1)

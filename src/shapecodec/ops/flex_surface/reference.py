@@ -1,7 +1,9 @@
 """Dual marching cubes on active voxels in plain torch: the specification, and the path for devices without a kernel.
 
 Places are kept relative to their voxel and moved to the unit cube last, so rounding does not grow with the resolution.
-Sums run over padded rows, never through atomic additions: the same input gives the same bits.
+Sums run over padded rows, never through atomic additions: the same input gives the same surface to the bit. Gradients
+gather by index, which PyTorch adds up in a fixed order on CUDA; on several CPU threads it does so only under
+`torch.use_deterministic_algorithms`.
 """
 
 from __future__ import annotations
