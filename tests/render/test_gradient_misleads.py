@@ -99,12 +99,12 @@ def test_blending_against_finite_differences():
     vertices = vertices * 6 + torch.tensor([4.5, 3.5, 0.0])
     camera = window(9, 7)
     seen = rasterise(to_clip(vertices, [camera]), faces, (9, 7))
-    values = torch.rand(1, 7, 9, 2, generator=torch.Generator().manual_seed(5)).double().requires_grad_()
+    values = torch.rand(1, 7, 9, 1, generator=torch.Generator().manual_seed(5)).double().requires_grad_()
 
     def picture(vertices, values):
         return blended(values, to_clip(vertices, [camera]), faces, seen)
 
-    assert (picture(vertices, values) != values).sum() > 10
+    assert (picture(vertices, values) != values).sum() > 5
     assert torch.autograd.gradcheck(picture, (vertices.clone().requires_grad_(), values), eps=1e-6, atol=1e-6)
 
 
