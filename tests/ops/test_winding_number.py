@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from shapecodec.errors import BadArgument
+from shapecodec.ops.closest_point import closest_point
 from shapecodec.ops.winding_number import inside, winding_number
 
 TWINS = ("reference", "cpu", "triton")
@@ -266,8 +267,9 @@ def test_triton_against_cpu_path(device: str, around: int, across: int, holes: i
     slow = winding_number(query, vertices, faces, backend="cpu")
     on_device = (query.to(device), vertices.to(device), faces.to(device))
     fast = winding_number(*on_device, backend="triton")
-    radius = query.norm(dim=1)
-    clear = (radius - 1).abs() > 1.5 / across**2  # the polyhedron lies just within the sphere
+    longest = float((vertices[faces] - vertices[faces].roll(1, 1)).norm(dim=2).max())
+    clear = closest_point(query, vertices, faces).distance > 0.004 * longest  # float32 loses digits beside edges
+    assert float(clear.float().mean()) > 0.98
     assert float((slow - fast.cpu()).abs()[clear].max()) < 1e-4
     settled = (slow.abs() - 0.5).abs() > 1e-3
     assert torch.equal(inside(*on_device).cpu()[clear & settled], (slow.abs() > 0.5)[clear & settled])

@@ -244,7 +244,8 @@ def _away_from_edges(points: Tensor, corners: Tensor, normal: Tensor, margin: fl
 def _depth(start: Tensor, step: Tensor, mesh: Mesh, most: float, backend: str) -> Tensor:
     """(Q,) float32: after how many of `step` (Q, 3) from `start` (Q, 3) outside begins; inf if not within `most`.
 
-    Three looks, then three bisections of those that met outside: to 1/80 of `most` near 0, to 1/16 beyond.
+    Three looks, then three bisections between the last that was inside and the first that was not. What is outside at a
+    tenth of `most` gets half of that: so thin, a sheet and a plate are made alike.
     """
     low = torch.zeros(len(start), device=start.device)
     high = torch.full_like(low, torch.inf)
@@ -257,7 +258,7 @@ def _depth(start: Tensor, step: Tensor, mesh: Mesh, most: float, backend: str) -
     for share in (0.1, 0.5, 1.0):
         rows = high.isinf().nonzero()[:, 0]
         look(rows, low.new_full((len(rows),), share * most))
-    rows = high.isfinite().nonzero()[:, 0]
+    rows = (high.isfinite() & (low > 0)).nonzero()[:, 0]
     for _ in range(3):
         look(rows, (low[rows] + high[rows]) / 2)
     return (low + high) / 2
