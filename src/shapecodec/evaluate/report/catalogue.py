@@ -58,7 +58,7 @@ _HEADLINE: tuple[tuple[str, ...], ...] = (
 _KEY = re.compile(
     r"((exact\.)?(accuracy|completeness)_voxels\.(mean|p95|p99|max))|((exact|sampled)\.)?f_score\.[\d.]+(\.f)?"
     r"|(sampled\.)?chamfer_l[12]\.(half_sum|sum)|normal_error_degrees\.mean|(nmse|sne|iou)(\.(mean|value))?|overlap"
-    r"|(area|volume)_ratio|prediction\.watertight|hausdorff\.(lower|upper)|paper\..*"
+    r"|(area|volume)_ratio|prediction\.watertight|hausdorff\.(lower|upper)"
 )
 
 
@@ -140,11 +140,17 @@ def find_metrics(columns: Iterable[str]) -> list[Metric]:
 
 
 def key_metrics(metrics: Sequence[Metric]) -> list[Metric]:
-    """Those that a first table shows."""
-    return [metric for metric in metrics if _KEY.fullmatch(metric.path)] or list(metrics)
+    """Those that a first table shows: of a paper's protocol what the paper prints, of others what `_KEY` names."""
+    papers = {metric.protocol for metric in metrics if metric.path.startswith("paper.")}
+    found = [
+        metric
+        for metric in metrics
+        if (metric.path.startswith("paper.") if metric.protocol in papers else _KEY.fullmatch(metric.path))
+    ]
+    return found or list(metrics)
 
 
-def headline_metrics(metrics: Sequence[Metric], most: int = 8) -> list[Metric]:
+def headline_metrics(metrics: Sequence[Metric], most: int = 7) -> list[Metric]:
     """Those that stand for the run, at most `most`, with a good direction each."""
     able = [metric for metric in metrics if metric.better]
     chosen: list[Metric] = []

@@ -94,7 +94,7 @@ def _protocol_fact(protocol: Mapping[str, Any], points: Any) -> str:
     if isinstance(frame, Mapping) and frame.get("kind") in ("box", "sphere"):
         words.append(Frame(frame["kind"], float(frame["size"])).in_words())
     if isinstance(views, Mapping):
-        words.append(plain(views))
+        words.append(f"{plain(views.get('count'))} views of {plain(views.get('resolution'))} pixels an axis")
     return "; ".join(words) or f"digest {plain(protocol.get('digest'))}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one group: the mean, the ends of its confidence interval, and the means of floor and oracle."""
+    """One metric of one group: the mean, the ends of its confidence interval, and the means of floor and oracle.
+
+    `count` is how many shapes have the metric; None where that is not known or not asked.
+    """
 
     mean: float | None
     low: float | None = None
     high: float | None = None
     floor: float | None = None
     oracle: float | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def read_run(folder: Path) -> Run:
         settings = dict(aggregate["settings"])
         if not all(isinstance(protocol.get("name"), str) for protocol in protocols):
             raise ValueError("a protocol without a name")
+        units = _paper_units(protocols)
         level = float(aggregate.get("interval", {}).get("level", 0.95))
     except OSError as error:
         raise BadFile(f"cannot be read ({error.strerror}).", where=str(path), hint="finish the evaluation.") from error
@@ -122,7 +127,19 @@ def read_run(folder: Path) -> Run:
         raise BadFile(f"is not a run's aggregate ({type(error).__name__}: {error}).", where=str(path)) from error
     columns = list(dict.fromkeys(column for row in rows for column in row))
     present = [column for column in columns if any(number(row, column) is not None for row in rows)]
-    return Run(folder, rows, settings, protocols, groups, find_metrics(present), level)
+    metrics = [replace(metric, unit=units.get(metric.column, metric.unit)) for metric in find_metrics(present)]
+    return Run(folder, rows, settings, protocols, groups, metrics, level)
+
+
+def _paper_units(protocols: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> unit of what a paper prints, such as "sum of mean distances, times 100"."""
+    units = {}
+    for protocol in protocols:
+        for printed in protocol.get("printed", ()):
+            unit = str(printed["unit"])
+            column = f"{protocol['name']}.paper.{printed['name']}.value"
+            units[column] = unit.partition(", ")[2] if unit.startswith("F-score") else unit  # the label says the rest
+    return units
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -138,10 +155,10 @@ def _read_rows(path: Path) -> list[Row]:
 
 
 def _group(entry: dict[str, Any]) -> Group:
-    metrics = {
-        column: Score(*(_finite(score.get(key)) for key in ("mean", "low", "high", "floor", "oracle")))
-        for column, score in entry["metrics"].items()
-    }
+    metrics = {}
+    for column, score in entry["metrics"].items():
+        mean, low, high, floor, oracle = (_finite(score.get(key)) for key in ("mean", "low", "high", "floor", "oracle"))
+        metrics[column] = Score(mean, low, high, floor, oracle, score.get("n"))
     return Group(str(entry["by"]), str(entry["key"]), int(entry["shapes"]), int(entry["failed"]), metrics)
 
 

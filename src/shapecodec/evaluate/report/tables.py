@@ -78,11 +78,19 @@ def tiles(run: Run, group: Group, metrics: Sequence[Metric]) -> Html:
                     _pair("Floor", scale.html(score.floor), "floor"),
                     _pair("Oracle", scale.html(score.oracle), "oracle"),
                 ),
-                tag("p", metric.protocol, class_="protocol"),
+                tag("p", metric.protocol, part_text(group, score, " \N{MIDDLE DOT} "), class_="protocol"),
                 class_="tile",
             )
         )
     return tag("ul", found, _size_tile(run), class_="tiles")
+
+
+def part_text(group: Group, score: Score, before: str) -> str | None:
+    """Of how many shapes a mean is, where that is not all that were measured."""
+    measured = group.shapes - group.failed
+    if score.count is None or score.count == measured:
+        return None
+    return f"{before}{score.count:,} of {measured:,} shapes"
 
 
 def _size_tile(run: Run) -> Html | None:
@@ -134,17 +142,11 @@ def metric_table(run: Run, group: Group, metrics: Sequence[Metric], caption: str
 def _metric_row(run: Run, group: Group, metric: Metric) -> Html:
     score, scale = group.metrics.get(metric.column, NOTHING), scale_of(run, metric)
     axis, unit = strip_axis([score], most=most_of(metric)), unit_text(metric, scale)
+    part = part_text(group, score, ", " if unit else "")
+    note = tag("span", unit, part, class_="unit") if unit or part else None
     return tag(
         "tr",
-        tag(
-            "th",
-            metric.label,
-            direction(metric),
-            " ",
-            tag("span", unit, class_="unit") if unit else None,
-            scope="row",
-            title=metric.column,
-        ),
+        tag("th", metric.label, direction(metric), " ", note, scope="row", title=metric.column),
         tag("td", scale.html(score.mean), class_="number value"),
         tag("td", interval_text(score, scale), class_="number ci"),
         tag("td", scale.html(score.floor), class_="number floor"),

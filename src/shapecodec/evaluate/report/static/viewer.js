@@ -56,8 +56,10 @@
       scene.show({ original, reconstruction });
       points = original.positions;
       reset();
-      side("original").textContent = `${original.faces.toLocaleString("en")} triangles in this view`;
-      side("reconstruction").textContent = `${reconstruction.faces.toLocaleString("en")} triangles in this view`;
+      for (const [name, mesh] of Object.entries({ original, reconstruction })) {
+        side(name).textContent = `${mesh.faces.toLocaleString("en")} triangles in this view`;
+        side(name).parentElement.classList.toggle("plain", !mesh.errors);
+      }
       const unit = reconstruction.unit && reconstruction.largest === 1 ? "voxel" : reconstruction.unit;
       dialog.querySelector(".ramp-legend .end").textContent = `${Number(reconstruction.largest.toPrecision(3))} ${unit} or more`;
       form.querySelector('[value="error"]').disabled = !(original.errors || reconstruction.errors);
