@@ -62,10 +62,12 @@ def time_parts(prediction, reference, repeats):
     return {name: best(run, repeats)[1] for name, run in parts.items()}
 
 
-def floors(data):
+def floors(data, split):
     """Mean area and floors by level, in the frames of the papers' protocols."""
     levels = {}
     for row in csv.DictReader((data / "manifest.csv").open()):
+        if split and row["split"] != split:
+            continue
         mesh = read_mesh(data / row["file"])
         area = float(mesh.face_areas().double().sum())
         for name in ("log3d-v1", "focusing-v1", "lagem-v1"):
@@ -95,10 +97,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--meshes", type=Path, nargs=2, help="prediction and reference; default two tori")
     parser.add_argument("--floors", type=Path, help="a folder with manifest.csv")
+    parser.add_argument("--split", help="of the manifest; default all")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     if options.floors:
-        print(json.dumps(floors(options.floors), indent=2))
+        print(json.dumps(floors(options.floors, options.split), indent=2))
         return
     prediction, reference = map(read_mesh, options.meshes) if options.meshes else tori()
     report = {

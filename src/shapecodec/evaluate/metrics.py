@@ -203,7 +203,7 @@ def _score(pair: Pair, protocol: Protocol, points: int, resolution: int | None, 
         "voxel": voxel,
         "frame": {"centre": list(frame.centre), "scale": frame.scale},
         "exact": exact,
-        "hausdorff": _hausdorff(pair, unit) if full else None,
+        "hausdorff": _hausdorff(pair, measured, unit) if full else None,
         "sampled": sampled,
         "paper": {one.name: _as_printed({"sampled": sampled}, one) for one in protocol.printed},
         "normal_error_degrees": measured.angles[0],
@@ -245,13 +245,14 @@ def _sampled(distances: tuple[Tensor, Tensor, Tensor], thresholds: tuple[float, 
     return {**scores, "f_score": shares}, {**errors, "f_score": share_errors}
 
 
-def _hausdorff(pair: Pair, unit: float) -> Numbers:
-    accuracy, completeness = ({"lower": bounds.lower * unit, "upper": bounds.upper * unit} for bounds in pair.hausdorff)
-    return {
-        **{key: max(accuracy[key], completeness[key]) for key in ("lower", "upper")},
-        "accuracy": accuracy,
-        "completeness": completeness,
-    }
+def _hausdorff(pair: Pair, measured: Measured, unit: float) -> Numbers:
+    """Bounds in units of the frame; the samples' own largest distances are attained, too."""
+    sides = {}
+    for name, bounds in zip(("accuracy", "completeness"), pair.hausdorff, strict=True):
+        lower = max(bounds.lower, measured.distances[0][name]["max"])
+        sides[name] = {"lower": lower * unit, "upper": max(bounds.upper, lower) * unit}
+    both = {key: max(side[key] for side in sides.values()) for key in ("lower", "upper")}
+    return {**both, **sides}
 
 
 def _iou(pair: Pair, protocol: Protocol, full: bool) -> tuple[Numbers | None, Numbers | None]:

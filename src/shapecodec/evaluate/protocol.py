@@ -49,6 +49,26 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """When a mesh has an inside, and what is inside; the same for all protocols.
+
+    Args:
+        level: |winding number| above which a point is inside.
+        doubt: |winding numbers| between which a point is in doubt; above the first it counts as covered.
+        ambiguous: largest share of points in doubt among the covered ones.
+        open_edges: most edges of the oriented boundary: each costs a dozen nanoseconds at every point.
+    """
+
+    level: float = 0.5
+    doubt: tuple[float, float] = (0.25, 0.75)
+    ambiguous: float = 0.02
+    open_edges: int = 10_000
+
+
+INSIDE = Inside()
+
+
+@dataclass(frozen=True)
 class Printed:
     """A number as the paper prints it.
 
@@ -91,14 +111,17 @@ class Protocol:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: everything that decides the numbers."""
-        return {
+        decisive = {
             "name": self.name,
             "frame": asdict(self.frame),
             "points": self.points,
             "volume_points": self.volume_points,
-            "thresholds": list(self.thresholds),
+            "inside": asdict(INSIDE),
+            "thresholds": self.thresholds,
             "printed": [asdict(score) for score in self.printed],
         }
+        plain: dict[str, Any] = json.loads(json.dumps(decisive))  # tuples become lists
+        return plain
 
     @property
     def digest(self) -> str:
@@ -120,7 +143,7 @@ def _protocol(
     name: str, frame: Frame, points: int, thresholds: tuple[float, ...], words: Mapping[str, str], *printed: Printed
 ) -> Protocol:
     definitions = {**COMMON, "unit": f"{frame.in_words()}.".capitalize(), **words}
-    return Protocol(name, frame, points, 100_000, thresholds, printed, MappingProxyType(definitions))
+    return Protocol(name, frame, points, 50_000, thresholds, printed, MappingProxyType(definitions))
 
 
 CUBE = Frame("box", 0.95)  # of `Mesh.normalise`, under which codecs lay their voxels: a voxel is 1 / N there

@@ -25,8 +25,9 @@ COMMON = {
     "closest point on the other mesh; faces without area are left out. Signed (0 to 180): between the normals themselves, "
     "as the faces are wound.",
     "iou": "Share of uniform points of the box around both meshes that are inside both, among those inside either; inside "
-    "is a winding number beyond one half, of either sign. Only where both meshes are closed and consistently wound. The same "
-    "points ask both meshes, so there is no floor: a perfect prediction scores 1.",
+    "is a winding number beyond one half, of either sign. Only where both meshes have an inside: closed and consistently wound, or "
+    "with at most 2% of the points that they cover in doubt (winding number from 1/4 to 3/4). The same points ask both meshes, so "
+    "there is no floor: a perfect prediction scores 1.",
     "standard_error": "Of the number at the same place in the result, from the samples alone: of means and shares by their "
     "variance, of quantiles by their neighbouring ranks. Sampled scores: times 1.5, because both sets are random.",
     "area_ratio": "Area of the prediction over that of the reference; near 2 for a double shell.",
