@@ -153,3 +153,12 @@ def test_plans_are_rebuilt_on_each_call():
 def test_centres_are_corners():
     grid = SparseGrid.build(torch.tensor([[0, 0, 0], [3, 3, 3]]), 4)[0]
     assert grid.centres().tolist() == [[-0.375] * 3, [0.375] * 3]
+
+
+def test_neighbours_of_children_differ_from_a_search():
+    for grid in (random_batch(), SparseGrid(torch.zeros(0, 3, dtype=torch.int32), torch.tensor([0, 0]), 4)):
+        finer = grid.children().children()
+        plain = SparseGrid(finer.coords, finer.offsets, finer.resolution)
+        assert finer.resolution == 4 * grid.resolution and len(finer) == 64 * len(grid)
+        assert torch.equal(finer.neighbours(), plain.neighbours())
+        assert torch.equal(finer.keys(), plain.keys().sort().values)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from shapecodec.errors import BadArgument
 
+TAPS = 27
 MORTON_BITS = 20  # per axis: 60 bits of place leave room for 8 items; smaller resolutions leave room for more
 
 T = TypeVar("T")
@@ -54,6 +55,18 @@ def neighbour_taps(device: torch.device | str = "cpu") -> Tensor:
     return torch.cartesian_prod(axis, axis, axis)
 
 
+def child_taps(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Where a child's neighbours are: the parent's tap and the slot there, both (8, 27) int64 by slot and tap of the child.
+
+    Slot 4 x + 2 y + z of a parent p is the voxel 2 p + (x, y, z).
+    """
+    slots = morton_decode(torch.arange(8, device=device))
+    place = slots[:, None] + neighbour_taps(device)
+    parent = torch.div(place, 2, rounding_mode="floor")
+    digits = torch.tensor([9, 3, 1], device=device), torch.tensor([4, 2, 1], device=device)
+    return ((parent + 1) * digits[0]).sum(2), ((place - 2 * parent) * digits[1]).sum(2)
+
+
 @dataclass(frozen=True)
 class WindowPlan:
     """Rows grouped by window: row order[offsets[w] : offsets[w + 1]] belong to window w.
@@ -79,11 +92,13 @@ class SparseGrid:
         coords: (N, 3) int32 in [0, resolution), unique and in Morton order within each item (see `build`).
         offsets: (B + 1,) int64, on the CPU: item b owns rows offsets[b] : offsets[b + 1].
         resolution: voxels an axis; voxel i covers [i, i + 1) / resolution - 0.5.
+        parent: the grid whose `children` this is; row 8 i + s is then slot s of its row i.
     """
 
     coords: Tensor
     offsets: Tensor
     resolution: int
+    parent: SparseGrid | None = field(default=None, repr=False)
     _plans: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -170,10 +185,25 @@ class SparseGrid:
 
     def neighbours(self) -> Tensor:
         """(N, 27) int32 rows of the 3^3 neighbourhood in `neighbour_taps` order, -1 where empty."""
-        if "neighbours" not in self._plans:
+
+        def build() -> Tensor:
+            if self.parent is not None:
+                tap, slot = child_taps(self.device)
+                above = self.parent.neighbours().index_select(1, tap.flatten()).view(-1, 8, TAPS)
+                return torch.where(above >= 0, above * 8 + slot.to(torch.int32), -1).flatten(0, 1)
             around = self.coords[:, None] + neighbour_taps(self.device)
-            self._plans["neighbours"] = self.lookup(around, self.batch_index()[:, None]).to(torch.int32)
-        return self._plans["neighbours"]
+            return self.lookup(around, self.batch_index()[:, None]).to(torch.int32)
+
+        return self.cached("neighbours", build)
+
+    def children(self) -> SparseGrid:
+        """The grid of twice the resolution in which each voxel is its 8 children; its neighbours take no search.
+
+        Not cached: parent and child would keep each other, and the child's plans, until Python looks for cycles.
+        """
+        slots = morton_decode(torch.arange(8, device=self.device))
+        coords = (self.coords[:, None] * 2 + slots).flatten(0, 1)
+        return SparseGrid(coords, self.offsets * 8, self.resolution * 2, parent=self)
 
     def windows(self, size: int, shift: int = 0) -> WindowPlan:
         """Rows grouped into size^3 windows displaced by `shift` voxels; windows never cross items."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shapecodec.errors import BadArgument
-from shapecodec.grid import SparseGrid, morton_decode
+from shapecodec.grid import SparseGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,4 @@ class SparseTensor:
 
     def upsample(self) -> SparseTensor:
         """Twice the resolution: each row becomes its 8 children in Morton order, with copies of its features."""
-        children = morton_decode(torch.arange(8, device=self.grid.device))
-        coords = (self.grid.coords[:, None] * 2 + children).flatten(0, 1)
-        grid = SparseGrid(coords, self.grid.offsets * 8, self.grid.resolution * 2)
-        return SparseTensor(grid, self.feats.repeat_interleave(8, 0))
+        return SparseTensor(self.grid.children(), self.feats.repeat_interleave(8, 0))
