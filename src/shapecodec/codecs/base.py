@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,16 +27,34 @@ class Loss:
     terms: dict[str, Tensor]
 
 
-class Codec(nn.Module, ABC):
-    """A mesh autoencoder. Meshes given to `prepare` lie in the unit cube (`normalise`).
+class Trainable(nn.Module, ABC):
+    """What the training loop needs: a module with a loss, built from one frozen configuration dataclass.
 
-    A codec is built from one frozen configuration dataclass, `config`; `kind` names its class in codec folders.
+    `kind` names its class in folders and runs; `export_folder` is where a run leaves the averaged weights.
     """
 
     kind: str
     config: Any
+    export_folder: str = "codec"
     name: str = ""  # of the folder that it was loaded from
     codec_hash: str = ""  # of the stored weights that it was loaded from or last saved to; latents carry it
+
+    @abstractmethod
+    def loss(self, batch: Any, step: int, rng: torch.Generator) -> Loss:
+        """Training loss on a batch of its source; schedules over `step` live here."""
+
+    def compiled_parts(self) -> Sequence[nn.Module]:
+        """Modules that training compiles one by one, equal ones together; none: the loss is compiled as a whole."""
+        return ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+
+class Codec(Trainable):
+    """A mesh autoencoder. Meshes given to `prepare` lie in the unit cube (`normalise`)."""
 
     def normalise(self, mesh: Mesh) -> tuple[Mesh, Similarity]:
         """A user's mesh in the frame that `prepare` reads, a part of the unit cube, and the similarity that put it there."""
@@ -75,11 +94,6 @@ class Codec(nn.Module, ABC):
 
         For refusing what cannot work: meant to be within a factor of 1.5. `mesh` lies in the unit cube.
         """
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters live."""
-        return next(self.parameters()).device
 
     @torch.inference_mode()
     def reconstruct(self, mesh: Mesh, *, resolution: int | None = None) -> Mesh:

@@ -1,4 +1,4 @@
-"""Codec folders: config.json, model.safetensors (in shards when large) and README.md. Pickle is never read or written.
+"""Codec and generator folders: config.json, model.safetensors (in shards when large), README.md. Pickle is never read or written.
 
 config.json holds {"format", "version", "kind", "name", "config": the codec's settings, "codec_hash"}. Shards follow the
 names and the index of the Hugging Face hub. Shapes in the files' headers are compared with a model that has no storage
@@ -25,10 +25,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from shapecodec.errors import BadArgument, BadFile, UserError
 
-FORMAT, VERSION = "shapecodec-codec", 1
+VERSION = 1
+FORMATS = {"codec": "shapecodec-codec", "generator": "shapecodec-generator"}  # what the folder is called in messages
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "model.safetensors.index.json", "README.md"
 SHARD_BYTES = 16 << 20  # hosts of git repositories complain above 50 MB, and 16 MiB pieces download in parallel
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_TAGS = {"codec": "autoencoder", "generator": "diffusion"}
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FLOATS = {"F32", "F16", "BF16"}
 _MAX_JSON = 16 << 20
@@ -50,18 +52,20 @@ def save_codec_folder(
     *,
     kind: str,
     config: dict[str, Any],
+    what: str = "codec",
     name: str = "",
     dtype: str = "float32",
     card: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> str:
-    """Write a codec folder, whole or not at all; returns the hash of the stored weights.
+    """Write a codec folder (or what else `what` says), whole or not at all; returns the hash of the stored weights.
 
     Args:
         module: its state dict is written; floating-point tensors in `dtype`.
         folder: new, empty, or a codec folder, which is then replaced.
         kind: the codec's class, by its name in the registry.
         config: its settings as JSON values.
+        what: a key of `FORMATS`.
         name: for people and messages, e.g. log3d-base.
         dtype: float32, or float16 or bfloat16 to halve the size; loading gives float32 again.
         card: README.md in Markdown; None keeps the one of a folder that is replaced, or writes a short one.
@@ -74,7 +78,7 @@ def save_codec_folder(
     folder = Path(folder)
     if dtype not in _TYPES:
         raise BadArgument(f"unknown dtype '{dtype}'.", where="save", hint=f"one of {', '.join(_TYPES)}.")
-    _check_target(folder)
+    _check_target(folder, what)
     weights = {
         key: (value.to(_TYPES[dtype]) if value.is_floating_point() else value).detach().cpu().contiguous().clone()
         for key, value in module.state_dict().items()
@@ -83,7 +87,8 @@ def save_codec_folder(
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BadArgument(f"the weight '{key}' is NaN or infinite as {dtype}.", where="save", hint="use float32.")
     digest = codec_hash(weights)
-    header = {"format": FORMAT, "version": VERSION, "kind": kind, "name": name, "config": config, "codec_hash": digest}
+    header = {"format": FORMATS[what], "version": VERSION, "kind": kind, "name": name, "config": config}
+    header["codec_hash"] = digest
     if card is None and (folder / CARD).is_file():
         card = (folder / CARD).read_text()
     try:
@@ -91,7 +96,7 @@ def save_codec_folder(
         staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.staged-"))
         try:
             _write_weights(weights, staged, shard_bytes)
-            (staged / CARD).write_text(card or _short_card(header, weights))
+            (staged / CARD).write_text(card or _short_card(header, weights, what))
             (staged / CONFIG).write_text(json.dumps(header, indent=2) + "\n")
             staged.chmod(0o755)
             _swap(staged, folder)
@@ -102,13 +107,13 @@ def save_codec_folder(
     return digest
 
 
-def _check_target(folder: Path) -> None:
+def _check_target(folder: Path, what: str) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise BadFile("is a file; a codec is saved as a folder.", where=str(folder), hint="give another name.")
-    if any(folder.iterdir()) and not is_codec_folder(folder):
-        raise BadFile("the folder holds something else than a codec.", where=str(folder), hint="give a new folder.")
+        raise BadFile(f"is a file; a {what} is saved as a folder.", where=str(folder), hint="give another name.")
+    if any(folder.iterdir()) and not is_codec_folder(folder, what):
+        raise BadFile(f"the folder holds something else than a {what}.", where=str(folder), hint="give a new folder.")
 
 
 def _swap(staged: Path, folder: Path) -> None:
@@ -143,12 +148,12 @@ def _write_weights(weights: dict[str, Tensor], folder: Path, shard_bytes: int) -
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 
-def _short_card(header: dict[str, Any], weights: dict[str, Tensor]) -> str:
+def _short_card(header: dict[str, Any], weights: dict[str, Tensor], what: str) -> str:
     settings = "\n".join(f"| {key} | {value} |" for key, value in header["config"].items())
     return (
-        f"---\nlibrary_name: shapecodec\ntags: [3d, mesh, autoencoder]\n---\n\n# {header['name'] or header['kind']}\n\n"
-        f"A shapecodec codec of kind `{header['kind']}` with {sum(w.numel() for w in weights.values()):,} numbers, "
-        f"hash `{header['codec_hash']}`. Load it with `shapecodec.load_codec(<this folder>)`.\n\n"
+        f"---\nlibrary_name: shapecodec\ntags: [3d, mesh, {_TAGS[what]}]\n---\n\n# {header['name'] or header['kind']}\n\n"
+        f"A shapecodec {what} of kind `{header['kind']}` with {sum(w.numel() for w in weights.values()):,} numbers, "
+        f"hash `{header['codec_hash']}`. Load it with `shapecodec.load_{what}(<this folder>)`.\n\n"
         f"| setting | value |\n|---|---|\n{settings}\n"
     )
 
@@ -172,23 +177,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def is_codec_folder(folder: Path) -> bool:
-    """Whether config.json says that this is a codec folder."""
+def is_codec_folder(folder: Path, what: str = "codec") -> bool:
+    """Whether config.json says that this is a codec folder, or a folder of what else `FORMATS` lists."""
     try:
-        return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("format") == FORMAT
+        return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("format") == FORMATS[what]
     except BadFile:
         return False
 
 
-def read_header(folder: Path) -> dict[str, Any]:
-    """config.json of a codec folder, its format and version checked."""
+def read_header(folder: Path, what: str = "codec") -> dict[str, Any]:
+    """config.json of a codec or generator folder, its format and version checked."""
     path = folder / CONFIG
     header = read_json(path)
-    if header.get("format") != FORMAT:
-        raise BadFile("not the configuration of a codec.", where=str(path), hint="give a folder that Codec.save wrote.")
+    if header.get("format") != FORMATS[what]:
+        hint = f"give a folder that {what.capitalize()}.save wrote."
+        raise BadFile(f"not the configuration of a {what}.", where=str(path), hint=hint)
     if header.get("version") != VERSION:
-        what = f"codec format version {header.get('version')!r}; this version of shapecodec reads {VERSION}."
-        raise BadFile(what, where=str(path), hint="upgrade shapecodec.")
+        problem = f"{what} format version {header.get('version')!r}; this version of shapecodec reads {VERSION}."
+        raise BadFile(problem, where=str(path), hint="upgrade shapecodec.")
     return header
 
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from safetensors.torch import load_file
 
-from shapecodec.codecs.base import Codec
+from shapecodec.codecs.base import Trainable
 from shapecodec.errors import BadArgument
 from shapecodec.train.checkpoint import latest_checkpoint
-from shapecodec.train.folder import CHECKPOINTS, CODEC
+from shapecodec.train.folder import CHECKPOINTS
 
 
 @runtime_checkable
@@ -23,11 +23,12 @@ class Savable(Protocol):
         ...
 
 
-def export_codec(folder: Path, codec: Codec) -> None:
-    """Replace `folder`/codec by the codec as it is; an old one stays until the new one is complete."""
+def export_codec(folder: Path, codec: Trainable) -> None:
+    """Replace `folder`/codec (or what `export_folder` says) by the codec as it is; an old one stays until the new is complete."""
     if not isinstance(codec, Savable):
         return
-    target, staged, old = folder / CODEC, folder / f".{CODEC}.staged", folder / f".{CODEC}.old"
+    name = codec.export_folder
+    target, staged, old = folder / name, folder / f".{name}.staged", folder / f".{name}.old"
     for left in (staged, old):
         shutil.rmtree(left, ignore_errors=True)
     codec.save(staged)
@@ -37,7 +38,7 @@ def export_codec(folder: Path, codec: Codec) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_average(folder: Path | str, codec: Codec, width: float | None = None) -> Path:
+def load_average(folder: Path | str, codec: Trainable, width: float | None = None) -> Path:
     """Put averaged weights of the newest intact checkpoint of a run into `codec`; returns the checkpoint.
 
     Args:

@@ -1,4 +1,4 @@
-"""The run folder: config.json (what the run is), environment.txt (what it ran on), log.jsonl, checkpoints/, codec/."""
+"""The run folder: config.json (what the run is), environment.txt (what it ran on), log.jsonl, checkpoints/, codec/ or generator/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shapecodec.errors import BadArgument, BadFile
 from shapecodec.io.config_json import differences
 from shapecodec.io.environment import environment
 
-CONFIG, LOG, CHECKPOINTS, CODEC = "config.json", "log.jsonl", "checkpoints", "codec"
+CONFIG, LOG, CHECKPOINTS = "config.json", "log.jsonl", "checkpoints"
 
 
 def open_run(folder: Path, config: dict[str, Any], *, resume: bool, allow_changes: bool) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from shapecodec.codecs.base import Codec
-from shapecodec.rng import counted_seed, rng
+from shapecodec.codecs.base import Trainable
+from shapecodec.rng import counted_seed
 from shapecodec.train.checkpoint import latest_checkpoint, save_checkpoint
 from shapecodec.train.config import RunConfig, to_json
 from shapecodec.train.ema import Ema
@@ -23,6 +24,7 @@ from shapecodec.train.export import export_codec
 from shapecodec.train.folder import CHECKPOINTS, open_run, read_config, write_json
 from shapecodec.train.muon import Muon
 from shapecodec.train.parallel import StopSignals, Workers
+from shapecodec.train.recorded import RecordedStep, Report, set_learning_rate
 from shapecodec.train.schedule import learning_rate, run_progress
 from shapecodec.train.state import Diverged, RunState
 from shapecodec.train.trackers import Trackers
@@ -69,7 +71,7 @@ class Outcome:
 class CodecLoss(nn.Module):
     """The codec's loss as a forward pass, which is what DDP and `torch.compile` wrap."""
 
-    def __init__(self, codec: Codec, precision: str, device: torch.device) -> None:
+    def __init__(self, codec: Trainable, precision: str, device: torch.device) -> None:
         super().__init__()
         self.codec = codec
         self.device_type = device.type
@@ -83,14 +85,14 @@ class CodecLoss(nn.Module):
 
 
 def train(
-    codec: Codec,
+    codec: Trainable,
     source: Source,
     run: RunConfig,
     folder: Path | str,
     *,
     resume: bool = False,
     allow_changes: bool = False,
-    validate: Callable[[Codec, int], dict[str, float]] | None = None,
+    validate: Callable[[Trainable, int], dict[str, float]] | None = None,
     device: str = "auto",
     stop_after_s: float | None = None,
 ) -> Outcome:
@@ -127,14 +129,13 @@ def train(
     optimizer, ema = make_optimizer(codec, run), Ema(codec, run.ema_widths)
     state = RunState() if checkpoint is None else load(checkpoint, codec, optimizer, ema)
     model = workers.wrap(CodecLoss(codec, run.precision, workers.device))
-    if run.compile:
-        model.compile(mode="reduce-overhead" if run.cuda_graphs else None)
+    recorded = record(model, run, workers, optimizer, state.step)
     clock_zero = time.monotonic() - state.elapsed_s
     logged = validated = saved = (state.step, state.elapsed_s)
     tokens, lr, stop = 0, 0.0, False
 
     trackers = Trackers(folder, state.step, tensorboard=run.tensorboard, enabled=workers.main)
-    with StopSignals() as signals, trackers:
+    with StopSignals() as signals, trackers, compiled(model, codec, run, workers):
         while True:
             if workers.world == 1 or state.step % AGREE_EVERY == 0 or state.step == run.steps:
                 late = stop_after_s is not None and time.monotonic() - began >= stop_after_s
@@ -165,9 +166,8 @@ def train(
                 return Outcome(folder, *here, finished)
 
             lr = learning_rate(run, state.step, progress)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            tokens += train_step(model, source, run, workers, optimizer, state)
+            set_learning_rate(optimizer, lr)
+            tokens += train_step(model, source, run, workers, optimizer, state, recorded)
             ema.update(state.step)
             trackers.advance(progress)
 
@@ -179,25 +179,56 @@ def train_step(
     workers: Workers,
     optimizer: torch.optim.Optimizer,
     state: RunState,
+    recorded: RecordedStep | None = None,
 ) -> int:
     """One update, without waiting for the device; returns the tokens that this process saw."""
-    step, tokens = state.step, 0
-    reports: list[Tensor] = []
-    names: tuple[str, ...] = ()
+    step, seen = state.step, 0
     shards = workers.world * run.accumulation
-    optimizer.zero_grad(set_to_none=True)
-    for micro in range(run.accumulation):
+
+    def draw(micro: int) -> tuple[Any, int]:
+        """The batch of a pass and the seed of its loss; layers that draw from the global generator are seeded."""
+        nonlocal seen
         shard = micro * workers.world + workers.rank
         batch = source.batch(step, shard, shards, workers.device)
-        torch.manual_seed(
-            counted_seed(run.seed, step, shard, "torch")
-        )  # for layers that draw from the global generator
+        torch.manual_seed(counted_seed(run.seed, step, shard, "torch"))
+        seen += getattr(batch, "tokens", 0)
+        return batch, counted_seed(run.seed, step, shard, "loss")
+
+    if recorded is not None:
+        names, report = recorded(*draw(0))
+    else:
+        passes = (
+            (batch, torch.Generator(workers.device).manual_seed(seed))
+            for batch, seed in map(draw, range(run.accumulation))
+        )
+        names, report = update(model, passes, step, run, workers, optimizer)
+    state.step += 1
+    state.note(names, report)
+    return seen
+
+
+def update(
+    model: nn.Module,
+    passes: Iterable[tuple[Any, torch.Generator]],
+    step: int,
+    run: RunConfig,
+    workers: Workers,
+    optimizer: torch.optim.Optimizer,
+) -> Report:
+    """Forward, backward and optimiser on batches; nothing in it waits for the device or reads a number from it.
+
+    Returns:
+        Names of the loss's terms, and the total, the gradient's norm and these terms, (2 + K,) float32.
+    """
+    reports: list[Tensor] = []
+    names: tuple[str, ...] = ()
+    optimizer.zero_grad(set_to_none=True)
+    for micro, (batch, generator) in enumerate(passes):
         with workers.hold_back(model, micro + 1 < run.accumulation):
-            total, terms = model(batch, step, rng(run.seed, step, shard, "loss", device=workers.device))
+            total, terms = model(batch, step, generator)
             (total / run.accumulation).backward()
         reports.append(torch.stack([value.detach().float() for value in (total, *terms.values())]))
         names = tuple(terms)
-        tokens += getattr(batch, "tokens", 0)
     report = workers.mean(torch.stack(reports).mean(0))
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -206,9 +237,41 @@ def train_step(
     # on the host, so no wait. Both parts are equal on all processes.
     optimizer.found_inf = (~(report[0].isfinite() & norm.isfinite())).float()  # type: ignore[attr-defined]
     optimizer.step()
-    state.step += 1
-    state.note(names, torch.cat([report[:1], norm[None].float(), report[1:]]))
-    return tokens
+    return names, torch.cat([report[:1], norm[None].float(), report[1:]])
+
+
+def record(
+    model: nn.Module, run: RunConfig, workers: Workers, optimizer: torch.optim.Optimizer, step: int
+) -> RecordedStep | None:
+    """`update` as a recorded step where the settings ask for it and one process trains; its loss is told `step` each time."""
+    if not run.cuda_graphs or workers.world > 1:
+        return None
+
+    def work(batch: Any, generator: torch.Generator) -> Report:
+        return update(model, [(batch, generator)], step, run, workers, optimizer)
+
+    return RecordedStep(work, optimizer, workers.device)
+
+
+@contextmanager
+def compiled(model: nn.Module, codec: Trainable, run: RunConfig, workers: Workers) -> Iterator[None]:
+    """Inside the block, with `run.compile`, the loss is compiled: by parts where the codec names some, else as a whole.
+
+    Equal parts share a compilation, so that takes seconds where a whole network takes minutes.
+    """
+    parts = (codec.compiled_parts() if workers.world == 1 else ()) or (model,)
+    if not run.compile:
+        parts = ()
+    for part in parts:
+        if part is model:
+            model.compile(mode="reduce-overhead" if run.cuda_graphs and workers.world > 1 else None)
+        else:
+            part.compile(dynamic=False)  # sizes differ between levels but not between steps
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._compiled_call_impl = None  # type: ignore[assignment]
 
 
 def settle(state: RunState, run: RunConfig, folder: Path) -> None:
@@ -235,7 +298,7 @@ def due(
     )
 
 
-def make_optimizer(codec: Codec, run: RunConfig) -> torch.optim.Optimizer:
+def make_optimizer(codec: Trainable, run: RunConfig) -> torch.optim.Optimizer:
     """The optimiser that the run names; both read `found_inf` on the device."""
     if run.optimizer == "muon":
         trained = [p for p in codec.parameters() if p.requires_grad]
@@ -243,7 +306,7 @@ def make_optimizer(codec: Codec, run: RunConfig) -> torch.optim.Optimizer:
     return adamw(codec, run)
 
 
-def adamw(codec: Codec, run: RunConfig) -> torch.optim.AdamW:
+def adamw(codec: Trainable, run: RunConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices and kernels only, not norms, biases and other vectors."""
     trained = [p for p in codec.parameters() if p.requires_grad]
     groups = [
@@ -268,18 +331,21 @@ def log_line(
 
 
 def validation_line(
-    validate: Callable[[Codec, int], dict[str, float]], codec: Codec, ema: Ema, state: RunState
+    validate: Callable[[Trainable, int], dict[str, float]], codec: Trainable, ema: Ema, state: RunState
 ) -> dict[str, Any]:
     """What the hook says of the averaged weights; the codec is as before afterwards."""
     codec.eval()
     try:
-        with torch.no_grad(), ema.swapped():
+        # what was compiled for the sizes of a training step would be compiled anew for other ones
+        with torch.no_grad(), ema.swapped(), torch.compiler.set_stance("force_eager"):
             return {"step": state.step, "validate": validate(codec, state.step), "seconds": state.elapsed_s}
     finally:
         codec.train()
 
 
-def save(folder: Path, codec: Codec, optimizer: torch.optim.Optimizer, ema: Ema, state: RunState, keep: int) -> None:
+def save(
+    folder: Path, codec: Trainable, optimizer: torch.optim.Optimizer, ema: Ema, state: RunState, keep: int
+) -> None:
     """Checkpoint everything that `load` reads, then export the first average as a codec."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in codec.named_parameters()}
     moments = {f"{names[p]}/{key}": value for p, entries in optimizer.state.items() for key, value in entries.items()}
@@ -291,7 +357,7 @@ def save(folder: Path, codec: Codec, optimizer: torch.optim.Optimizer, ema: Ema,
     codec.codec_hash = ""  # which `Codec.save` has set: the weights that go on training are not those exported
 
 
-def load(checkpoint: Path, codec: Codec, optimizer: torch.optim.Optimizer, ema: Ema) -> RunState:
+def load(checkpoint: Path, codec: Trainable, optimizer: torch.optim.Optimizer, ema: Ema) -> RunState:
     """Restore what `save` wrote into objects made for the same configuration."""
     codec.load_state_dict(load_file(checkpoint / "model.safetensors"))
     parameters = dict(codec.named_parameters())
@@ -305,7 +371,7 @@ def load(checkpoint: Path, codec: Codec, optimizer: torch.optim.Optimizer, ema: 
     return RunState.from_json(json.loads((checkpoint / "state.json").read_text()))
 
 
-def describe(codec: Codec, source: Source, run: RunConfig) -> dict[str, Any]:
+def describe(codec: Trainable, source: Source, run: RunConfig) -> dict[str, Any]:
     """What config.json holds: enough to build the run again."""
     return {
         "format": 1,
@@ -316,7 +382,7 @@ def describe(codec: Codec, source: Source, run: RunConfig) -> dict[str, Any]:
 
 
 def resume(
-    folder: Path | str, build: Callable[[dict[str, Any]], tuple[Codec, Source, RunConfig]], **options: Any
+    folder: Path | str, build: Callable[[dict[str, Any]], tuple[Trainable, Source, RunConfig]], **options: Any
 ) -> Outcome:
     """Go on with the run in `folder`, which says all that is needed.
 
