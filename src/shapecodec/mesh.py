@@ -167,7 +167,8 @@ class Mesh:
         weights = torch.rand(count, 2, generator=generator, device=areas.device)
         root = weights[:, :1].sqrt()
         barycentric = torch.cat([1 - root, root * (1 - weights[:, 1:]), root * weights[:, 1:]], 1)
-        return torch.einsum("qk,qkc->qc", barycentric, self.vertices[self.faces[face]]), face
+        # not einsum, which autocast rounds to bf16
+        return (barycentric[:, :, None] * self.vertices[self.faces[face]]).sum(1), face
 
     def edge_counts(self) -> Tensor:
         """(E,) how many faces use each undirected edge."""

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from shapecodec.camera import Camera
 from shapecodec.errors import BadArgument
@@ -51,7 +51,9 @@ class Picture(NamedTuple):
 def to_clip(vertices: Tensor, cameras: Sequence[Camera]) -> Tensor:
     """(B, V, 4) clip coordinates of vertices (V, 3) for B cameras, in the vertices' dtype, with gradients."""
     matrices = torch.stack([camera.projection @ camera.view for camera in cameras]).to(vertices)
-    return pad(vertices, (0, 1), value=1.0) @ matrices.mT
+    x, y, z, shift = (column[:, None] for column in matrices.unbind(2))
+    # Elementwise, here and below: autocast would round products of matrices to bf16, and so move vertices by pixels.
+    return vertices[:, :1] * x + vertices[:, 1:2] * y + vertices[:, 2:] * z + shift
 
 
 def corner_weights(clip: Tensor, faces: Tensor, face: Tensor) -> Weights:
@@ -154,7 +156,7 @@ def render_mesh(
     weights = corner_weights(clip, faces, seen.face)
     depth = interpolate(-_along(vertices, views)[..., None], faces, seen.face, weights)
     normal = _normals(vertices, faces, seen.face, weights, normals)
-    normal = torch.einsum("bij,bhwj->bhwi", views[:, :3, :3], normal)
+    normal = (views[:, None, None, :3, :3] * normal[..., None, :]).sum(-1)
     if towards_viewer:
         normal = torch.where(weights.front[..., None], normal, -normal)
     mask = (seen.face >= 0).to(clip.dtype)[..., None]
@@ -188,7 +190,7 @@ def _owners(face: Tensor, faces: int) -> tuple[Tensor, Tensor]:
 
 def _along(vertices: Tensor, views: Tensor) -> Tensor:
     """(B, V) z of vertices in the view frames, negative in front."""
-    return torch.einsum("vk,bk->bv", vertices, views[:, 2, :3]) + views[:, 2, 3:]
+    return (vertices * views[:, None, 2, :3]).sum(-1) + views[:, 2, 3:]
 
 
 def _normals(vertices: Tensor, faces: Tensor, face: Tensor, weights: Weights, kind: str) -> Tensor:

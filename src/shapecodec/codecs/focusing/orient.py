@@ -23,11 +23,11 @@ class Edges(NamedTuple):
 
     Args:
         run: (3F,) int64 number of the edge, from 0; corner k of face f has the edge to the next corner in row 3 f + k.
-        count: (3F,) int64 how many faces use edge i, in row i; 0 beyond the last edge.
+        uses: (3F,) int64 how many faces use edge i, in row i; 0 beyond the last edge.
     """
 
     run: Tensor
-    count: Tensor
+    uses: Tensor
 
 
 def first_copies(vertices: Tensor) -> Tensor:
@@ -92,10 +92,10 @@ def _patches(rows: Tensor, vertices: int) -> tuple[Tensor, Tensor, Tensor]:
     two orientations of a patch; a patch that is in one piece with its mirror image cannot be oriented.
     """
     faces = len(rows)
-    run, count = edges_of(rows, vertices)
+    run, uses = edges_of(rows, vertices)
     order = run.sort(stable=True).indices
     sorted_run = run[order]
-    first = (count[sorted_run] == 2).nonzero()[::2, 0]
+    first = (uses[sorted_run] == 2).nonzero()[::2, 0]
     one, other = order[first], order[first + 1]
     start = rows.flatten()
     same = (start[one] == start[other]).long() * faces
@@ -104,7 +104,7 @@ def _patches(rows: Tensor, vertices: int) -> tuple[Tensor, Tensor, Tensor]:
     label = components(2 * faces, pairs)
     up, down = label[:faces], label[faces:]
     patch = torch.unique(torch.minimum(up, down), return_inverse=True)[1]
-    return patch, up > down, (count[run] != 2).view(-1, 3).any(1)
+    return patch, up > down, (uses[run] != 2).view(-1, 3).any(1)
 
 
 def _inside_out(corners: Tensor, patch: Tensor, closed: Tensor) -> Tensor:
