@@ -20,7 +20,7 @@ from shapecodec.ops.flex_surface.corners import Corners, average_corners, voxel_
 
 __all__ = ["Corners", "FlexSurface", "average_corners", "flex_surface", "voxel_corners"]
 
-BACKENDS = ("reference",)
+BACKENDS = ("reference", "triton")
 SPLITS = ("centre", "diagonal")
 
 
@@ -71,7 +71,7 @@ def flex_surface(
         beta: (N, 12) positive weights of the edges of each voxel.
         gamma: (N,) positive weights of the diagonals' ends.
         split: "centre" in training, "diagonal" for the final mesh.
-        backend: auto or reference.
+        backend: auto, reference or triton.
 
     Returns:
         The surface, empty if no voxel holds a change of sign; always part of the graph.

@@ -18,11 +18,13 @@ class Corners:
     Args:
         keys: (C,) int64 ascending, Morton codes of the corners; corner p of [0, resolution] lies at p / resolution - 0.5.
         index: (N, 8) int64, the row in `keys` of corner 4 x + 2 y + z of each voxel.
+        incident: (C, 8) int32, the voxel of which each corner is corner 4 x + 2 y + z, -1 where that voxel is not active.
         resolution: voxels on an axis.
     """
 
     keys: Tensor
     index: Tensor
+    incident: Tensor
     resolution: int
 
     def __len__(self) -> int:
@@ -53,7 +55,10 @@ def voxel_corners(grid: SparseGrid) -> Corners:
         bit = torch.arange(2, dtype=torch.int32, device=grid.device)
         at = grid.coords[:, None] + torch.cartesian_prod(bit, bit, bit)
         keys, index = torch.unique(morton_encode(at), return_inverse=True)
-        return Corners(keys, index, grid.resolution)
+        incident = torch.full((len(keys), 8), -1, dtype=torch.int32, device=grid.device)
+        row = torch.arange(len(grid), dtype=torch.int32, device=grid.device)
+        incident[index, torch.arange(8, device=grid.device)] = row[:, None].expand(-1, 8)
+        return Corners(keys, index, incident, grid.resolution)
 
     return grid.cached("corners", build)
 

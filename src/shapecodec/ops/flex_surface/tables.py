@@ -21,6 +21,7 @@ import numpy as np
 from shapecodec.ops.marching_cubes.tables import corner, edge_ends, face_segments, loops_of
 
 MOST_EDGES = 7  # of one dual vertex
+MOST_GROUPS = 4  # dual vertices of one cell
 FACES = tuple(product(range(3), range(2)))  # (axis, side), numbered 2 * axis + side
 
 
