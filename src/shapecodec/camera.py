@@ -112,6 +112,22 @@ class Camera:
         crop[:2, 3] = -scale * (last + first) / (last - first)
         return replace(self, projection=crop @ self.projection)
 
+    def between(self, near: float, far: float) -> Camera:
+        """The same picture of what lies between two lengths along the viewing axis; the rest is cut away.
+
+        Raises:
+            BadArgument: far not beyond near, or a pinhole's near plane not in front of it.
+        """
+        p = self.projection.clone()
+        pinhole = bool(p[3, 2] != 0)
+        if not near < far or (pinhole and near <= 0):
+            raise BadArgument(f"planes at {near} and {far}.", where="Camera.between", hint="0 < near < far.")
+        p[2] = 0.0
+        # z / w is -1 at the near plane and 1 at the far one; w is the length for a pinhole, else 1
+        p[2, 2], p[2, 3] = (far + near, 2 * far * near) if pinhole else (2.0, far + near)
+        p[2] /= near - far
+        return replace(self, projection=p)
+
     def framed(self, points: Tensor, margin: float = 0.05) -> Camera:
         """The same view, zoomed and shifted so that the points (V, 3) fill the image but for `margin` of its sides."""
         pixels = self.project(points)[0].double().cpu()
