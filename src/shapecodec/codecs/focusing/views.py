@@ -117,9 +117,6 @@ def section(
     lengths = found.length[rows]
     first = min(int(draw * (len(rows) - goal + 1)), len(rows) - goal)
     near, far = lengths.sort().values[[first, first + goal - 1]].tolist()
-    half, beyond = (
-        0.5 / grid.resolution,
-        rim / grid.resolution,
-    )  # planes half a voxel off the centres, which may coincide
-    near, far = max(near - half, half), far + half
+    off, beyond = 1e-3 / grid.resolution, rim / grid.resolution  # the outermost centres may lie at one length
+    near, far = max(near - off, off), far + off
     return Section(rows[(lengths >= near - beyond) & (lengths <= far + beyond)], camera.between(near, far))
