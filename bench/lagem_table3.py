@@ -1,9 +1,12 @@
 """Table 3 of LaGeM: a training step of LaGeM and of VecSet, seconds and peak memory, as JSON and as a table (CUDA).
 
-python bench/lagem_table3.py [--points 8192] [--official FOLDER] [--output FILE]
+python bench/lagem_table3.py [--points 8192] [--official FOLDER] [--output FILE] [--launched] [--keep] [--only TEXT]
 
 A step is farthest points, forward, backward, gradient norm and AdamW on random points and labels, in bf16 with float32
-parameters, compiled. Ours includes the farthest points; theirs takes a random subset instead, which is to their advantage.
+parameters, compiled block by block and recorded as one CUDA graph, as `train` does it with `compile` and `cuda_graphs`;
+--launched leaves the recording out. Ours includes the farthest points; theirs takes a random subset instead, which is to their
+advantage. The peak of ours is that of the step in which the graph is recorded: a replay allocates nothing that could be counted.
+`recompute` is on (`LagemConfig`), --keep turns it off. --only takes the cases whose name contains the text.
 `--official` names a folder with lagem/models_ae.py and vecset/models_ae.py of the published repositories (MIT): they run unmodified
 but for attention, which is torch's fused one for both, with float32 parameters and TF32 products as published. The rate counts
 matrix products and attention of one step, recomputation left out, against a bf16 product of 8192^3 measured in the same run.
@@ -22,12 +25,12 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from shapecodec.codecs.lagem import Lagem, LagemConfig, OccupancyBatch, PointInputs
-from shapecodec.codecs.lagem.network import LevelQuery, PointEmbedding
-from shapecodec.nn.attention import CrossBlock, SelfBlock
 from shapecodec.ops.farthest_points import farthest_points
 from shapecodec.rng import rng
 from shapecodec.train.config import RunConfig
-from shapecodec.train.loop import CodecLoss, make_optimizer
+from shapecodec.train.loop import CodecLoss, compiled, make_optimizer, update
+from shapecodec.train.parallel import Workers
+from shapecodec.train.recorded import WARM, RecordedStep
 
 SMALL = {"tokens": (32, 128, 512), "latent": (32, 16, 8), "channels": 512}
 LARGE = {"tokens": (128, 512, 2048), "latent": (64, 32, 16), "channels": 1024}
@@ -44,12 +47,15 @@ PAPER = {  # A100, Table 3: seconds, MiB
 }  # fmt: skip
 
 
-def timed(step, warm=4, repeats=10):
-    """Median seconds of `step` and its peak memory in GiB."""
+def timed(step, warm=WARM, repeats=10):
+    """Median seconds of `step` and its peak memory in GiB, from the call after the warm ones on."""
     for number in range(warm):
         step(number)
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
+    step(warm)
+    torch.cuda.synchronize()
     times = []
     for number in range(repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -68,43 +74,43 @@ def random_batch(points, batch, seed):
     return cloud, queries, queries.norm(dim=2) < 1.5
 
 
-def measure_ours(config, batch, graphs):
+def measure_ours(config, batch, launched):
     torch.manual_seed(0)
-    codec = Lagem(config).cuda().train()
-    run = RunConfig(steps=1000, lr=1e-5)
-    model, optimizer = CodecLoss(codec, "bf16", torch.device("cuda")), make_optimizer(codec, run)
+    device = torch.device("cuda")
+    codec = Lagem(config).to(device).train()
+    run = RunConfig(steps=1000, lr=1e-5, compile=True)
+    workers, optimizer = Workers("cuda"), make_optimizer(codec, run)
+    model = CodecLoss(codec, "bf16", device)
     batches = [random_batch(config.points, batch, seed) for seed in range(2)]
     finest = config.tokens[-1]
 
-    def inputs(number):
-        cloud, queries, inside = batches[number % 2]
-        order = farthest_points(cloud, finest)
-        return OccupancyBatch(PointInputs(cloud, order, 256), queries, inside, QUERIES // 2)
+    def with_order(made):
+        cloud, queries, inside = made
+        return OccupancyBatch(PointInputs(cloud, farthest_points(cloud, finest), 256), queries, inside, QUERIES // 2)
+
+    def work(made, generator):
+        return update(model, [(with_order(made), generator)], 0, run, workers, optimizer)
 
     with FlopCounterMode(display=False) as counter:
-        model(inputs(0), 0, rng(0, device="cuda"))[0].backward()
+        model(with_order(batches[0]), 0, rng(0, device="cuda"))[0].backward()
     optimizer.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
-    if graphs:
-        model.compile(mode="reduce-overhead")
-    else:  # block by block: equal blocks share one compilation, so the table takes minutes instead of a quarter of an hour
-        for module in codec.modules():
-            if isinstance(module, (SelfBlock, CrossBlock, LevelQuery, PointEmbedding)):
-                module.compile()
+    with compiled(model, codec, run, workers):
+        recorded = None if launched else RecordedStep(work, optimizer, device)
 
-    def step(number):
-        optimizer.zero_grad(set_to_none=True)
-        total, _ = model(inputs(number), number, rng(0, number, device="cuda"))
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-        optimizer.step()
+        def step(number):
+            if recorded is not None:
+                recorded(batches[number % 2], number)
+            else:
+                work(batches[number % 2], rng(0, number, device="cuda"))
 
-    seconds, memory = timed(step)
+        seconds, memory = timed(step)
+        reserved = torch.cuda.memory_reserved() / 2**30
     cloud = batches[0][0]
     chain, _ = timed(lambda _: farthest_points(cloud, finest))
     count = sum(p.numel() for p in codec.parameters())
     return {
-        "parameters": count, "seconds": seconds, "gib": memory, "farthest_points_s": chain,
+        "parameters": count, "seconds": seconds, "gib": memory, "reserved_gib": reserved, "farthest_points_s": chain,
         "tflop_per_step": counter.get_total_flops() / 1e12, "tflop_per_s": counter.get_total_flops() / 1e12 / seconds,
     }  # fmt: skip
 
@@ -214,23 +220,26 @@ def main():
     parser.add_argument("--points", type=int, default=8192)
     parser.add_argument("--official")
     parser.add_argument("--output")
-    parser.add_argument("--graphs", action="store_true", help="compile whole and record CUDA graphs")
+    parser.add_argument("--launched", action="store_true", help="launch every kernel instead of recording the step")
+    parser.add_argument("--keep", action="store_true", help="recompute nothing in the backward pass")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = True
     found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "points": args.points, "queries": QUERIES,
-             "matrix_tflop_per_s": matrix_rate(), "cases": []}  # fmt: skip
-    for name, case, latent, batch in CASES:
-        lagem = LagemConfig(**case, points=args.points)
+             "launched": args.launched, "recompute": not args.keep, "matrix_tflop_per_s": matrix_rate(), "cases": []}  # fmt: skip
+    for name, case, latent, batch in [case for case in CASES if args.only in case[0]]:
+        lagem = LagemConfig(**case, points=args.points, recompute=not args.keep)
         level = {
             "tokens": case["tokens"][-1:],
             "latent": (latent,),
             "channels": case["channels"],
             "points": args.points,
+            "recompute": not args.keep,
         }
         vecset = LagemConfig(**level, depth=24, bottleneck="kl", cross_heads=1, drop_path=0.1)
         for model, config in (("LaGeM", lagem), ("VecSet", vecset)):
             row = {"case": name, "model": model, "paper_a100": PAPER[name, model]}
-            row["ours"] = guarded(f"{name} {model} ours", lambda c=config, b=batch: measure_ours(c, b, args.graphs))
+            row["ours"] = guarded(f"{name} {model} ours", lambda c=config, b=batch: measure_ours(c, b, args.launched))
             if args.official:
                 row["official"] = guarded(
                     f"{name} {model} official",
@@ -262,6 +271,14 @@ def table(found):
             f"| {row['case']} | {row['model']} | {ours['parameters'] / 1e6:.2f}M | {ours['seconds']:.4f} | {ours['gib']:.1f} | "
             f"{ours['tflop_per_s']:.0f} ({share:.0%}) | {ours['farthest_points_s'] / ours['seconds']:.1%} | {other} |"
         )
+    lines += ["", "| case | LaGeM / VecSet, ours: time, memory | official: time, memory |", "|---|---|---|"]
+    for one, other in zip(found["cases"][::2], found["cases"][1::2], strict=True):
+        pairs = [(one["ours"], other["ours"]), (one.get("official", {}), other.get("official", {}))]
+        shares = [
+            f"{a['seconds'] / b['seconds']:.3f}, {a['gib'] / b['gib']:.3f}" if "gib" in a and "gib" in b else "-"
+            for a, b in pairs
+        ]
+        lines.append(f"| {one['case']} | {shares[0]} | {shares[1]} |")
     return "\n".join(lines)
 
 

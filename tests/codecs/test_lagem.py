@@ -163,6 +163,38 @@ def test_loss_that_leaves_a_parameter_without_gradient(config):
     assert ("kl" in loss.terms) == (config.bottleneck == "kl")
 
 
+def kept_and_gradients(config):
+    """Bytes kept for the backward pass, and every gradient."""
+    codec, kept = make(config).train(), {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = codec.loss(batch(config, queries=256), 0, rng(0)).total
+    loss.backward()
+    return sum(kept.values()), [p.grad for p in codec.parameters()]
+
+
+def test_recomputation_that_changes_gradients_or_saves_nothing():
+    most, wanted = kept_and_gradients(SMALL)
+    less, found = kept_and_gradients(dataclasses.replace(SMALL, recompute=True))
+    assert less < 0.8 * most
+    for a, b in zip(wanted, found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_depths_that_are_not_those_asked_for():
+    codec = Lagem(dataclasses.replace(SMALL, depths=(0, 1, 3)))
+    assert [len(stage) for stage in codec.decoder.stages] == [0, 1, 3]
+    equal = dataclasses.replace(SMALL, depth=2), dataclasses.replace(SMALL, depths=(1, 2, 3))
+    counts = [sum(p.numel() for p in Lagem(config).parameters()) for config in equal]
+    assert counts[0] == counts[1]  # blocks are as large on every level: moving them between levels is free
+    with pytest.raises(BadArgument, match="depths"):
+        dataclasses.replace(SMALL, depths=(1, 2))
+
+
 def test_near_queries_that_weigh_other_than_equation_15():
     codec, here = make(), batch()
     loss = codec.loss(here, 0, torch.Generator())

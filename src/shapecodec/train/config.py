@@ -34,8 +34,10 @@ class RunConfig:
             the last tenth of the run, whatever its length. The first is validated and exported; empty keeps none.
         optimizer: `adamw`, or `muon` for matrices with AdamW for the rest (`train.muon`), under the same learning rate.
         precision: `auto` is bf16 autocast on CUDA and fp32 elsewhere.
-        compile: run the loss through `torch.compile`.
-        cuda_graphs: with `compile`, also record the launches as CUDA graphs; for losses whose tensors keep their shapes.
+        compile: run the loss, or the parts of it that the codec names, through `torch.compile`.
+        cuda_graphs: on CUDA, record the whole step, from forward pass to optimiser, as one CUDA graph (`train.recorded`), so that
+            the host is no limit; for batches of one shape and losses that do not depend on the step. With several processes forward
+            and backward pass are recorded alone, and only with `compile`.
         unused_parameters: some parameters get no gradient in some steps; needed by several processes only, and slower.
         bad_steps_limit: stop after so many steps in a row with a non-finite loss or gradient.
         log_every: steps between lines of log.jsonl; the only per-run cost of logging is one device read a line.
@@ -84,6 +86,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise BadArgument(f"{name} must be positive, not {value}.", where="RunConfig")
+        if self.cuda_graphs and self.accumulation > 1:
+            raise BadArgument(
+                "a recorded step has one pass.", where="RunConfig", hint="accumulation=1, or no cuda_graphs."
+            )
         for name, allowed in (
             ("schedule", ("cosine", "constant")),
             ("precision", ("auto", "bf16", "fp32")),

@@ -271,7 +271,7 @@ def compiled(model: nn.Module, codec: Trainable, run: RunConfig, workers: Worker
         yield
     finally:
         for part in parts:
-            part._compiled_call_impl = None  # type: ignore[assignment]
+            part._compiled_call_impl = None
 
 
 def settle(state: RunState, run: RunConfig, folder: Path) -> None:

@@ -120,9 +120,13 @@ class Muon(torch.optim.Optimizer):
         return [self.state[parameter][name] for parameter in parameters]
 
     def _count(self, parameters: list[Tensor], good: Tensor) -> Tensor:
-        """Steps taken, 0-dim float32, counted on the device; one for the group, kept with each parameter for checkpoints."""
+        """Steps taken, 0-dim float32, counted on the device; one for the group, kept with each parameter for checkpoints.
+
+        It is counted in place: a recorded step goes on from the tensor that it was recorded with.
+        """
         state = self.state[parameters[0]]
-        count = state.get("step", torch.zeros((), device=parameters[0].device)) + good
+        count: Tensor = state["step"] if "step" in state else torch.zeros((), device=parameters[0].device)
+        count.add_(good)
         for parameter in parameters:
             self.state[parameter]["step"] = count
         return count.clamp(min=1)

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from shapecodec.codecs.base import Codec, Loss
 from shapecodec.codecs.lagem.config import LagemConfig
 from shapecodec.codecs.lagem.field import QueryField
 from shapecodec.codecs.lagem.inputs import RADIUS, OccupancyBatch, PointInputs
-from shapecodec.codecs.lagem.network import Bottlenecks, Decoder, Encoder, KLLevel, PointEmbedding, QueryHead
+from shapecodec.codecs.lagem.network import (
+    Bottlenecks,
+    Decoder,
+    Encoder,
+    KLLevel,
+    LevelQuery,
+    PointEmbedding,
+    QueryHead,
+)
 from shapecodec.codecs.lagem.oracle import LEAST_INSIDE, inside_share, signed_distance
 from shapecodec.errors import BadArgument, BadLatents
 from shapecodec.latents import Latents, Level
 from shapecodec.mesh import Mesh, Similarity
+from shapecodec.nn.attention import CrossBlock, SelfBlock
 from shapecodec.ops.farthest_points import farthest_points
 from shapecodec.rng import rng as counted_rng
 
@@ -189,8 +198,12 @@ class Lagem(Codec):
                 levels.append(gaussian.mean if unit is None else gaussian.mean + (0.5 * gaussian.logvar).exp() * unit)
             else:
                 levels.append(bottleneck.encode(feats))
-        memory = self.head.memory(self.decode_levels(levels))
-        return self.head(self.embedding(queries), memory), kl
+        return self.head.answer(self.embedding(queries), self.decode_levels(levels)), kl
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """See `Trainable.compiled_parts`: blocks of a level and kind share a compilation."""
+        kinds = SelfBlock, CrossBlock, LevelQuery, PointEmbedding
+        return [module for module in self.modules() if isinstance(module, kinds)]
 
     def estimate_memory(self, mesh: Mesh | None, resolution: int) -> int:
         """See `Codec.estimate_memory`; the surface crosses about 2 area resolution^2 voxels, and a typical area is 1.2."""

@@ -17,6 +17,7 @@ class LagemConfig:
         latent: channels of each level's vectors, coarse to fine (section 4.1: 64, 32, 16).
         channels: C of the transformer (Table 3: 1024, or 512 at ShapeNet scale).
         depth: self-attention blocks a level (Table 3: 8; 24 for VecSet's single level).
+        depths: self-attention blocks of each level, coarse to fine, where levels differ; empty takes `depth` for each.
         head_channels: channels of an attention head (released code: 64).
         cross_heads: heads of the encoder's first and of the queries' attention; None takes channels / head_channels. VecSet has 1.
         points: surface points that are read (released code: 8192; the measurements of Table 3: 2048).
@@ -32,12 +33,15 @@ class LagemConfig:
         level: logit at which the surface lies. 0 is the paper's; training on as many inside as outside points shifts it.
         resolution: voxels an axis of decoded meshes when `prepare` is given none.
         query_chunk: points that are answered at a time outside training.
+        recompute: in training, what queries learn from a level is computed again in the backward pass instead of being kept; the
+            numbers are the same.
     """
 
     tokens: tuple[int, ...] = (128, 512, 2048)
     latent: tuple[int, ...] = (64, 32, 16)
     channels: int = 1024
     depth: int = 8
+    depths: tuple[int, ...] = ()
     head_channels: int = 64
     cross_heads: int | None = None
     points: int = 8192
@@ -52,6 +56,7 @@ class LagemConfig:
     level: float = 0.0
     resolution: int = 256
     query_chunk: int = 1 << 16
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokens or len(self.tokens) != len(self.latent):
@@ -64,6 +69,8 @@ class LagemConfig:
                 where="lagem",
                 hint="coarse to fine, the finest no larger than `points`.",
             )
+        if self.depths and (len(self.depths) != len(self.tokens) or min(self.depths) < 0):
+            raise BadArgument(f"depths {self.depths} for {len(self.tokens)} levels.", where="lagem")
         if self.channels % self.head_channels or self.channels % (self.cross_heads or 1):
             raise BadArgument(f"{self.channels} channels do not split into the heads.", where="lagem")
         if self.resolution % 8 or self.resolution < 16:
@@ -75,3 +82,8 @@ class LagemConfig:
     def heads(self) -> int:
         """Heads of self-attention."""
         return self.channels // self.head_channels
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Self-attention blocks of each level, coarse to fine."""
+        return self.depths or (self.depth,) * len(self.tokens)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from shapecodec.codecs.lagem.config import LagemConfig
 from shapecodec.nn.attention import Attention, CrossBlock, SelfBlock
@@ -62,8 +63,8 @@ class Decoder(nn.Module):
         self.doubled_input = config.doubled_input
         self.upsample = nn.ModuleList(CrossBlock(channels, heads) for _ in range(levels - 1))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(SelfBlock(channels, heads, drop_path=config.drop_path) for _ in range(config.depth)))
-            for _ in range(levels)
+            nn.Sequential(*(SelfBlock(channels, heads, drop_path=config.drop_path) for _ in range(count)))
+            for count in config.blocks
         )
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -88,7 +89,11 @@ class LevelQuery(nn.Module):
         """Keys and values of a level's features (B, m, C)."""
         return self.attention.keys_values(self.norm_context(feats))
 
-    def forward(self, embedded: Tensor, memory: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
+    def forward(self, embedded: Tensor, feats: Tensor, weight: Tensor) -> Tensor:
+        """`ask` the memory of a level's features (B, m, C)."""
+        return self.ask(embedded, self.memory(feats), weight)
+
+    def ask(self, embedded: Tensor, memory: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
         """Embedded queries (B, Q, C) and the last layer's weights (C,) -> this level's summand of the answer (B, Q) float32.
 
         The output projection and the last layer are linear with nothing between them, so their product, one vector of C, is
@@ -109,6 +114,23 @@ class QueryHead(nn.Module):
             LevelQuery(config.channels, config.cross_heads or config.heads) for _ in config.tokens
         )
         self.out = nn.Linear(len(config.tokens) * config.channels, 1)
+        self.recompute = config.recompute
+
+    def answer(self, embedded: Tensor, feats: Sequence[Tensor]) -> Tensor:
+        """`memory` and `forward` at once, for training: embedded queries (B, Q, C), features (B, m, C) of each level -> (B, Q).
+
+        With `recompute` a level keeps nothing for the backward pass but its inputs, which others keep anyway: with three levels the
+        queries' normed copies, projections and answers are otherwise a tenth of all that is kept.
+        """
+        weights = self.out.weight[0].split(embedded.shape[-1])
+        answers = self.out.bias.float()
+        for level, each, weight in zip(self._levels(), feats, weights, strict=True):
+            if self.recompute and torch.is_grad_enabled():
+                part = checkpoint(level, embedded, each, weight, use_reentrant=False, preserve_rng_state=False)
+            else:
+                part = level(embedded, each, weight)
+            answers = answers + part
+        return answers
 
     def memory(self, feats: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each level's features (B, m, C), computed once for all queries."""
@@ -118,7 +140,7 @@ class QueryHead(nn.Module):
         """Embedded queries (B, Q, C) -> (B, Q) float32."""
         weights = self.out.weight[0].split(embedded.shape[-1])
         parts = zip(self._levels(), memory, weights, strict=True)
-        return sum((level(embedded, *part) for level, *part in parts), self.out.bias.float())
+        return sum((level.ask(embedded, *part) for level, *part in parts), self.out.bias.float())
 
     def _levels(self) -> list[LevelQuery]:
         return list(self.levels)  # type: ignore[arg-type]
