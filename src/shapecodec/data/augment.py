@@ -78,14 +78,15 @@ def random_linear(generator: torch.Generator, config: Augment) -> Tensor:
     return rotation * factor
 
 
-def augmented(mesh: Mesh, generator: torch.Generator, config: Augment) -> Mesh:
+def augmented(mesh: Mesh, generator: torch.Generator, config: Augment, *, keep_outside: bool = False) -> Mesh:
     """A random view of a mesh whose every vertex is used: its box lies inside the cube, `margin` away from the faces.
-
-    Faces are untouched; a mirrored shape is therefore wound the other way round, which unsigned distances do not see.
 
     Args:
         mesh: any frame, any device.
         generator: on the CPU, so that one seed gives one view on every device.
+        config: what is drawn.
+        keep_outside: turn the faces of a mirrored shape, so that its outside stays outside; otherwise faces are untouched and it
+            is wound the other way round, which unsigned distances do not see.
     """
     linear = random_linear(generator, config)
     draw = torch.rand(4, generator=generator)
@@ -97,7 +98,8 @@ def augmented(mesh: Mesh, generator: torch.Generator, config: Augment) -> Mesh:
     scale = min(longest, 1 - 2 * config.margin) / (high - low).amax()
     room = (1 - 2 * config.margin - (high - low) * scale).clamp_min(0)
     vertices = (vertices - (low + high) / 2) * scale + (numbers[9:] - 0.5) * room
-    return checked_mesh(vertices, mesh.faces, mesh.name)
+    inverted = keep_outside and float(torch.linalg.det(linear)) < 0
+    return checked_mesh(vertices, mesh.faces.flip(1) if inverted else mesh.faces, mesh.name)
 
 
 def together(meshes: Sequence[Mesh]) -> Mesh:
