@@ -14,13 +14,14 @@ from shapecodec.data.occupancy import OccupancySourceConfig, open_occupancy_sour
 from shapecodec.data.pool import open_source
 from shapecodec.data.prefetch import Prefetched
 from shapecodec.data.source import SourceConfig
+from shapecodec.data.view_source import ViewSourceConfig, open_view_source
 from shapecodec.errors import BadArgument
 from shapecodec.io.config_json import config_from_json
 from shapecodec.rng import counted_seed
 from shapecodec.train.config import RunConfig
 from shapecodec.train.loop import Source
 
-Settings = TypeVar("Settings", SourceConfig, OccupancySourceConfig)
+Settings = TypeVar("Settings", SourceConfig, OccupancySourceConfig, ViewSourceConfig)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Recipe(Generic[Settings]):
     Args:
         kind: of the codec, a key of `codecs.registry.KINDS`.
         codec: the codec's configuration.
-        source: what batches are made of: blocks for LoG3D, points and queries for LaGeM; `data` is filled in by whoever runs it.
+        source: what batches are made of: blocks for LoG3D, points and queries for LaGeM, shapes and
+            cameras for Focusing; `data` is filled in by whoever runs it.
         run: how it is trained.
     """
 
@@ -46,13 +48,15 @@ def build(
     """The three things that `train.loop.train` takes; weights depend on the run's seed alone.
 
     With `workers` > 1 meshes are decoded by so many processes. On CUDA the next blocks are prepared while a batch trains; batches
-    of queries are a few launches out of stored pools and need no thread of their own.
+    of queries and of views are a few launches out of what lies on the device and need no thread of their own.
     """
     module, name, _ = KINDS[recipe.kind]
     torch.manual_seed(counted_seed(recipe.run.seed, purpose="initial weights"))
     codec: Codec = getattr(import_module(module), name)(recipe.codec)
     if isinstance(recipe.source, OccupancySourceConfig):
         return codec, open_occupancy_source(recipe.source, device=device, workers=workers), recipe.run
+    if isinstance(recipe.source, ViewSourceConfig):
+        return codec, open_view_source(recipe.source, device=device, workers=workers), recipe.run
     source = open_source(codec.prepare, recipe.source, device=device, workers=workers)
     ahead = Prefetched(source) if torch.device(device).type == "cuda" else source
     return codec, ahead, recipe.run
@@ -71,5 +75,6 @@ def from_run(config: dict[str, Any]) -> Recipe[Any]:
     settings = config_from_json(
         getattr(import_module(module), config_name), config["codec"]["config"], where="config.json"
     )
-    source = (OccupancySourceConfig if kind == "lagem" else SourceConfig).from_json(config["source"])
+    sources = {"lagem": OccupancySourceConfig, "focusing": ViewSourceConfig}
+    source = sources.get(kind, SourceConfig).from_json(config["source"])
     return Recipe(kind, settings, source, RunConfig.from_json(config["run"]))
