@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shapecodec.grid import SparseGrid
-from shapecodec.ops.flex_surface import flex_surface, voxel_corners
+from shapecodec.ops.flex_surface import average_corners, flex_surface, voxel_corners
 
 CASES = ["nothing", "one voxel", "too few", "odd box", "scattered", "far corner", "no sign"]
 NAMES = ("vertices", "deviation", "sdf", "deformation", "alpha", "beta", "gamma")
@@ -92,6 +92,48 @@ def test_one_output_without_the_other() -> None:
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+# ---- corners --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_corner_counted_twice(case: str) -> None:
+    pytest.importorskip("triton")
+    grid = some_grid(case)
+    theirs = voxel_corners(grid, backend="reference")
+    ours = voxel_corners(SparseGrid(grid.coords, grid.offsets, grid.resolution), backend="triton")
+    assert torch.equal(ours.keys, theirs.keys)
+    assert torch.equal(ours.index, theirs.index)
+    assert torch.equal(ours.incident, theirs.incident)
+
+
+def averaged(predictions: torch.Tensor, grid: SparseGrid, backend: str) -> list[torch.Tensor]:
+    means, loss = average_corners(predictions, voxel_corners(grid), backend=backend)
+    weights = torch.rand(means.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(means)
+    return [means.detach(), loss.detach(), torch.autograd.grad((means * weights).sum() + 9 * loss, predictions)[0]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_means_of_other_voxels(case: str) -> None:
+    pytest.importorskip("triton")
+    grid = some_grid(case)
+    wide = torch.rand(len(grid), 53, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    sliced = wide[:, 8:32].unflatten(1, (8, 3)).requires_grad_()
+    swapped = wide[:, :32].unflatten(1, (4, 8)).transpose(1, 2).requires_grad_()
+    for predictions in (sliced, swapped):
+        for a, b in zip(*(averaged(predictions, grid, name) for name in ("triton", "reference")), strict=True):
+            assert a.shape == b.shape
+            assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_means_of_half_precision_are_summed_in_it() -> None:
+    pytest.importorskip("triton")
+    grid = some_grid("odd box")
+    exact = torch.rand(len(grid), 8, 2, generator=torch.Generator().manual_seed(4)) + 100
+    means, _ = average_corners(exact.half(), voxel_corners(grid), backend="triton")
+    wanted, _ = average_corners(exact.half().double(), voxel_corners(grid), backend="reference")
+    assert torch.equal(means, wanted.half())
+
+
 # ---- on a GPU, at the sizes of training -----------------------------------------------------------------------------
 
 
@@ -121,3 +163,20 @@ def test_million_voxels_on_cuda(noise: float, split: str, device: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip((ours[0], *ours[1]), (again[0], *again[1]), strict=True))
     single = [value.detach().float().requires_grad_() for value in values]
     assert_alike(extracted(grid, single, split, "auto"), extracted(grid, single, split, "reference"), 2e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_corners_of_a_million_voxels_on_cuda(dtype: torch.dtype, device: str) -> None:
+    grid = bricks(64).to(device)
+    theirs, ours = (
+        voxel_corners(SparseGrid(grid.coords, grid.offsets, grid.resolution), backend=name)
+        for name in ("reference", "triton")
+    )
+    assert len(ours) > len(grid) > 300_000
+    assert all(torch.equal(getattr(ours, name), getattr(theirs, name)) for name in ("keys", "index", "incident"))
+    generator = torch.Generator(device).manual_seed(4)
+    predictions = torch.rand(len(grid), 8, 4, generator=generator, device=device, dtype=dtype, requires_grad=True)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    for a, b in zip(*(averaged(predictions, grid, name) for name in ("triton", "reference")), strict=True):
+        assert torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))

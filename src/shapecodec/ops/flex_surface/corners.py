@@ -9,6 +9,9 @@ from torch import Tensor
 
 from shapecodec.errors import BadArgument
 from shapecodec.grid import SparseGrid, morton_decode, morton_encode
+from shapecodec.ops.dispatch import choose
+
+BACKENDS = ("reference", "triton")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +43,27 @@ class Corners:
         return (self.coords.float() - self.resolution / 2) / self.resolution
 
 
-def voxel_corners(grid: SparseGrid) -> Corners:
+def voxel_corners(grid: SparseGrid, *, backend: str = "auto") -> Corners:
     """The shared corners of a grid of one item; computed once for a grid.
 
     Keys are 63-bit, so resolutions up to the grid's own limit of 2^20 are served.
 
+    Args:
+        grid: of one item; on CUDA its neighbours are built on the way.
+        backend: auto, reference or triton.
+
     Raises:
-        BadArgument: the grid holds several items.
+        BadArgument: the grid holds several items, or the backend cannot serve it.
     """
     if grid.batch_size != 1:
         raise BadArgument(f"expected one item, got a batch of {grid.batch_size}.", where="voxel_corners")
+    chosen = choose(backend, grid.device, available=BACKENDS, op="voxel_corners")
 
     def build() -> Corners:
+        if chosen == "triton":
+            from shapecodec.ops.flex_surface.triton.corners import corner_tables
+
+            return Corners(*corner_tables(grid), grid.resolution)
         bit = torch.arange(2, dtype=torch.int32, device=grid.device)
         at = grid.coords[:, None] + torch.cartesian_prod(bit, bit, bit)
         keys, index = torch.unique(morton_encode(at), return_inverse=True)
@@ -63,7 +75,7 @@ def voxel_corners(grid: SparseGrid) -> Corners:
     return grid.cached("corners", build)
 
 
-def average_corners(predictions: Tensor, corners: Corners) -> tuple[Tensor, Tensor]:
+def average_corners(predictions: Tensor, corners: Corners, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """One value for each corner from those of the active voxels around it, and how far these disagree.
 
     The mean is SparseFlex's (He et al. 2025, below eq. 1 in Focusing, section 3.1). The loss is the mean over all
@@ -73,6 +85,7 @@ def average_corners(predictions: Tensor, corners: Corners) -> tuple[Tensor, Tens
     Args:
         predictions: (N, 8, K) float, what each voxel says of its corners 4 x + 2 y + z.
         corners: of the N voxels.
+        backend: auto, reference or triton.
 
     Returns:
         means (C, K) and the consistency loss, a scalar in squared units of the predictions (0 without voxels).
@@ -85,6 +98,11 @@ def average_corners(predictions: Tensor, corners: Corners) -> tuple[Tensor, Tens
             f"expected floats ({len(corners.index)}, 8, K), got {tuple(predictions.shape)} of {predictions.dtype}.",
             where="average_corners",
         )
+    if choose(backend, predictions.device, available=BACKENDS, op="average_corners") == "triton":
+        from shapecodec.ops.flex_surface.triton.corners import MeanCorners
+
+        means, loss = MeanCorners.apply(predictions, corners.index, corners.incident)
+        return means, loss
     # A corner is corner s of at most one voxel, so no sum below meets an index twice: one order on every device.
     total = predictions.new_zeros(len(corners), predictions.shape[2])
     count = predictions.new_zeros(len(corners))

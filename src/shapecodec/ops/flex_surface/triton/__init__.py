@@ -176,7 +176,7 @@ def extract(
     """As `reference.extract`."""
     values = [value.contiguous() for value in (sdf, deformation, alpha, beta, gamma)]
     if len(grid) == 0:
-        nothing = sum(value.sum() for value in values) * 0
+        nothing = torch.cat([value.flatten() for value in values]).sum()
         return nothing + sdf.new_zeros((0, 3)), torch.empty((0, 3), dtype=torch.int64, device=sdf.device), nothing
     vertices, faces, deviation = _Extract.apply(
         *values, grid.coords.contiguous(), corners, grid.neighbours(), with_centres
