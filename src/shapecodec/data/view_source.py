@@ -128,7 +128,8 @@ class ViewSource:
                 hint="a multiple of processes x accumulation.",
             )
         share = config.shapes // world
-        meshes, cameras = [], []
+        meshes: list[Mesh] = []
+        cameras: list[Camera] = []
         for number in range(rank * share, (rank + 1) * share):
             generator = rng(config.seed, step, number, "view")
             meshes.append(augmented(self._drawn(generator, device), generator, config.augment, keep_outside=True))
