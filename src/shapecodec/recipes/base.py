@@ -75,6 +75,6 @@ def from_run(config: dict[str, Any]) -> Recipe[Any]:
     settings = config_from_json(
         getattr(import_module(module), config_name), config["codec"]["config"], where="config.json"
     )
-    sources = {"lagem": OccupancySourceConfig, "focusing": ViewSourceConfig}
+    sources: dict[str, Any] = {"lagem": OccupancySourceConfig, "focusing": ViewSourceConfig}
     source = sources.get(kind, SourceConfig).from_json(config["source"])
     return Recipe(kind, settings, source, RunConfig.from_json(config["run"]))
