@@ -14,17 +14,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shapecodec.codecs.registry import load_codec
     from shapecodec.evaluate import metrics
+    from shapecodec.generate.registry import load_generator
     from shapecodec.io.latent_file import load_latents, save_latents
     from shapecodec.io.mesh_files import read_mesh, write_mesh
     from shapecodec.latents import Latents
     from shapecodec.mesh import Mesh
 
-__all__ = ["Latents", "Mesh", "load_codec", "load_latents", "metrics", "read_mesh", "save_latents", "write_mesh"]
+__all__ = [
+    "Latents",
+    "Mesh",
+    "load_codec",
+    "load_generator",
+    "load_latents",
+    "metrics",
+    "read_mesh",
+    "save_latents",
+    "write_mesh",
+]
 
 _HOMES = {
     "Latents": "shapecodec.latents",
     "Mesh": "shapecodec.mesh",
     "load_codec": "shapecodec.codecs.registry",
+    "load_generator": "shapecodec.generate.registry",
     "load_latents": "shapecodec.io.latent_file",
     "read_mesh": "shapecodec.io.mesh_files",
     "save_latents": "shapecodec.io.latent_file",

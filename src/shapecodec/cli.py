@@ -167,24 +167,26 @@ def train(
     time_budget: float | None = None,
     lr: float | None = None,
     budget: int | None = None,
+    codec: str | None = None,
     seed: int | None = None,
     workers: int = 1,
     stop_after: float | None = None,
     device: str = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train a codec from a recipe, or go on with a run.
+    """Train a codec or a generator from a recipe, or go on with a run.
 
     Args:
         recipe: A name of shapecodec.recipes, such as log3d-tiny.
         data: Folder of meshes with a manifest.csv, or a packed collection; generated meshes alone if left out.
-        run: New folder for the log, checkpoints and the finished codec.
+        run: New folder for the log, checkpoints and the finished codec or generator.
         resume: Go on with the run in this folder, which says everything else.
-        init: Start from the weights of this codec (fine-tuning).
+        init: Start from the weights of this codec or generator (fine-tuning).
         steps: Optimiser steps, instead of the recipe's.
         time_budget: Seconds of training, instead of the recipe's end.
         lr: Peak learning rate, instead of the recipe's.
-        budget: Blocks a batch and process (LoG3D) or shapes a step (LaGeM), instead of the recipe's.
+        budget: Blocks a batch and process (LoG3D) or shapes a step (LaGeM and generators), instead of the recipe's.
+        codec: The codec whose latents a generator learns to make, instead of the recipe's.
         seed: Of weights, batches and noise, instead of the recipe's.
         workers: Processes that decode meshes at the start.
         stop_after: End this call after so many seconds, with a checkpoint to resume from.
@@ -194,7 +196,7 @@ def train(
 
     command.run(
         recipe, data=data, folder=run, resume=resume, init=init, steps=steps, time_budget=time_budget, lr=lr,
-        budget=budget, seed=seed, workers=workers, stop_after=stop_after, device=device, as_json=as_json,
+        budget=budget, codec=codec, seed=seed, workers=workers, stop_after=stop_after, device=device, as_json=as_json,
     )  # fmt: skip
 
 

@@ -232,6 +232,32 @@ def build_pool(count: int, seed: int, workers: int = 1) -> MeshCollection:
     return MeshCollection.from_arrays(made, own)
 
 
+def build_families(families: Sequence[str], count: int, seed: int, workers: int = 1) -> MeshCollection:
+    """`count` procedural meshes of each kind of `data.procedural.KINDS`, which is also their category.
+
+    Mesh i of a family is a function of (seed, family, i) alone.
+
+    Raises:
+        BadArgument: no families, an unknown one, or count or workers below one.
+    """
+    if not families or count < 1 or workers < 1:
+        raise BadArgument(f"{count} meshes of {families} by {workers} workers.", where="build_families")
+    chunks = [(family, seed, start, min(start + 32, count)) for family in families for start in range(0, count, 32)]
+    made = [pair for chunk in _spread(_make_family, chunks, workers) for pair in chunk]
+    own = [
+        Entry(f"{family}/{seed}/{index}", licence="CC0-1.0", source="shapecodec", category=family)
+        for family in families
+        for index in range(count)
+    ]
+    return MeshCollection.from_arrays(made, own)
+
+
+def _make_family(job: tuple[str, int, int, int]) -> list[Arrays]:
+    family, seed, start, end = job
+    purpose = f"procedural {family}"
+    return [procedural_arrays(numpy_rng(seed, index, purpose=purpose), family) for index in range(start, end)]
+
+
 def _make_procedural(job: tuple[int, int, int]) -> list[Arrays]:
     seed, start, end = job
     return [procedural_arrays(numpy_rng(seed, index, purpose="procedural mesh")) for index in range(start, end)]

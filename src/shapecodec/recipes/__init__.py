@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from shapecodec.errors import BadArgument
-from shapecodec.recipes import lagem, log3d
+from shapecodec.recipes import generate, lagem, log3d
 from shapecodec.recipes.base import Recipe, build, from_run
 
-RECIPES: dict[str, Callable[[], Recipe[Any]]] = {**log3d.RECIPES, **lagem.RECIPES}
+RECIPES: dict[str, Callable[[], Recipe[Any]]] = {**log3d.RECIPES, **lagem.RECIPES, **generate.RECIPES}
 
 __all__ = ["RECIPES", "Recipe", "build", "find_recipe", "from_run"]
 
