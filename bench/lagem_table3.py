@@ -1,12 +1,13 @@
 """Table 3 of LaGeM: a training step of LaGeM and of VecSet, seconds and peak memory, as JSON and as a table (CUDA).
 
-python bench/lagem_table3.py [--points 8192] [--official FOLDER] [--output FILE] [--launched] [--keep] [--only TEXT]
+python bench/lagem_table3.py [--points 8192] [--official FOLDER] [--output FILE] [--launched] [--recompute coarse] [--only TEXT]
 
 A step is farthest points, forward, backward, gradient norm and AdamW on random points and labels, in bf16 with float32
 parameters, compiled block by block and recorded as one CUDA graph, as `train` does it with `compile` and `cuda_graphs`;
 --launched leaves the recording out. Ours includes the farthest points; theirs takes a random subset instead, which is to their
 advantage. The peak of ours is that of the step in which the graph is recorded: a replay allocates nothing that could be counted.
-`recompute` is on (`LagemConfig`), --keep turns it off. --only takes the cases whose name contains the text.
+--recompute names what LaGeM computes again in its backward pass (`LagemConfig`); VecSet has nothing that it would gain by.
+--only takes the cases whose name contains the text.
 `--official` names a folder with lagem/models_ae.py and vecset/models_ae.py of the published repositories (MIT): they run unmodified
 but for attention, which is torch's fused one for both, with float32 parameters and TF32 products as published. The rate counts
 matrix products and attention of one step, recomputation left out, against a bf16 product of 8192^3 measured in the same run.
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from shapecodec.codecs.lagem import Lagem, LagemConfig, OccupancyBatch, PointInputs
+from shapecodec.codecs.lagem.config import RECOMPUTE
 from shapecodec.ops.farthest_points import farthest_points
 from shapecodec.rng import rng
 from shapecodec.train.config import RunConfig
@@ -221,20 +223,19 @@ def main():
     parser.add_argument("--official")
     parser.add_argument("--output")
     parser.add_argument("--launched", action="store_true", help="launch every kernel instead of recording the step")
-    parser.add_argument("--keep", action="store_true", help="recompute nothing in the backward pass")
+    parser.add_argument("--recompute", default="coarse", choices=RECOMPUTE)
     parser.add_argument("--only", default="", help="cases whose name contains this")
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = True
     found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "points": args.points, "queries": QUERIES,
-             "launched": args.launched, "recompute": not args.keep, "matrix_tflop_per_s": matrix_rate(), "cases": []}  # fmt: skip
+             "launched": args.launched, "recompute": args.recompute, "matrix_tflop_per_s": matrix_rate(), "cases": []}  # fmt: skip
     for name, case, latent, batch in [case for case in CASES if args.only in case[0]]:
-        lagem = LagemConfig(**case, points=args.points, recompute=not args.keep)
+        lagem = LagemConfig(**case, points=args.points, recompute=args.recompute)
         level = {
             "tokens": case["tokens"][-1:],
             "latent": (latent,),
             "channels": case["channels"],
             "points": args.points,
-            "recompute": not args.keep,
         }
         vecset = LagemConfig(**level, depth=24, bottleneck="kl", cross_heads=1, drop_path=0.1)
         for model, config in (("LaGeM", lagem), ("VecSet", vecset)):

@@ -178,11 +178,16 @@ def kept_and_gradients(config):
 
 
 def test_recomputation_that_changes_gradients_or_saves_nothing():
-    most, wanted = kept_and_gradients(SMALL)
-    less, found = kept_and_gradients(dataclasses.replace(SMALL, recompute=True))
-    assert less < 0.8 * most
-    for a, b in zip(wanted, found, strict=True):
-        assert torch.equal(a, b)
+    config = dataclasses.replace(SMALL, depth=2)
+    most, wanted = kept_and_gradients(config)
+    for what in ("queries", "upsampling", "coarse"):
+        less, found = kept_and_gradients(dataclasses.replace(config, recompute=what))
+        assert less < 0.95 * most
+        most = less
+        for a, b in zip(wanted, found, strict=True):
+            assert torch.equal(a, b)
+    with pytest.raises(BadArgument, match="dropped paths"):
+        dataclasses.replace(config, recompute="coarse", drop_path=0.1)
 
 
 def test_depths_that_are_not_those_asked_for():

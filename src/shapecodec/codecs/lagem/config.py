@@ -7,6 +7,8 @@ from typing import Literal
 
 from shapecodec.errors import BadArgument
 
+RECOMPUTE = ("nothing", "queries", "upsampling", "coarse")
+
 
 @dataclass(frozen=True)
 class LagemConfig:
@@ -33,8 +35,9 @@ class LagemConfig:
         level: logit at which the surface lies. 0 is the paper's; training on as many inside as outside points shifts it.
         resolution: voxels an axis of decoded meshes when `prepare` is given none.
         query_chunk: points that are answered at a time outside training.
-        recompute: in training, what queries learn from a level is computed again in the backward pass instead of being kept; the
-            numbers are the same.
+        recompute: what training computes again in the backward pass instead of keeping it; each includes the ones before it, and
+            the numbers are the same. `queries`: what queries learn from a level. `upsampling`: the cross attentions between levels.
+            `coarse`: self-attention on all levels but the finest. What VecSet has of these saves it nothing.
     """
 
     tokens: tuple[int, ...] = (128, 512, 2048)
@@ -56,7 +59,7 @@ class LagemConfig:
     level: float = 0.0
     resolution: int = 256
     query_chunk: int = 1 << 16
-    recompute: bool = False
+    recompute: Literal["nothing", "queries", "upsampling", "coarse"] = "nothing"
 
     def __post_init__(self) -> None:
         if not self.tokens or len(self.tokens) != len(self.latent):
@@ -75,6 +78,10 @@ class LagemConfig:
             raise BadArgument(f"{self.channels} channels do not split into the heads.", where="lagem")
         if self.resolution % 8 or self.resolution < 16:
             raise BadArgument(f"resolution {self.resolution} is not a multiple of 8 of at least 16.", where="lagem")
+        if self.recompute not in RECOMPUTE:
+            raise BadArgument(f"unknown recompute '{self.recompute}'.", where="lagem", hint=f"one of {RECOMPUTE}.")
+        if self.drop_path and self.recomputes("coarse"):
+            raise BadArgument("dropped paths cannot be computed again.", where="lagem", hint="drop_path=0.")
         if self.query_chunk < 1 or self.truncation <= 0:
             raise BadArgument("query_chunk and truncation must be positive.", where="lagem")
 
@@ -87,3 +94,7 @@ class LagemConfig:
     def blocks(self) -> tuple[int, ...]:
         """Self-attention blocks of each level, coarse to fine."""
         return self.depths or (self.depth,) * len(self.tokens)
+
+    def recomputes(self, part: str) -> bool:
+        """Whether `recompute` includes that part."""
+        return RECOMPUTE.index(self.recompute) >= RECOMPUTE.index(part)

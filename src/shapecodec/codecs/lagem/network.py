@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels, heads, levels = config.channels, config.heads, len(config.tokens)
         self.doubled_input = config.doubled_input
+        self.recompute_upsampling, self.recompute_coarse = config.recomputes("upsampling"), config.recomputes("coarse")
         self.upsample = nn.ModuleList(CrossBlock(channels, heads) for _ in range(levels - 1))
         self.stages = nn.ModuleList(
             nn.Sequential(*(SelfBlock(channels, heads, drop_path=config.drop_path) for _ in range(count)))
@@ -69,11 +70,24 @@ class Decoder(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Features (B, m, C) of each level, coarse to fine, before and after."""
-        done = [self.stages[0](levels[0])]
-        for feats, upsample, stage in zip(levels[1:], self.upsample, self.stages[1:], strict=True):
-            mixed = upsample(feats, done[-1])
-            done.append(stage(feats + mixed if self.doubled_input else mixed))
+        done: list[Tensor] = []
+        for number, (feats, stage) in enumerate(zip(levels, self.stages, strict=True)):
+            x = feats
+            if number:
+                x = maybe_again(self.recompute_upsampling, self.upsample[number - 1], feats, done[-1])
+                x = feats + x if self.doubled_input else x
+            for block in stage:  # type: ignore[union-attr]
+                x = maybe_again(self.recompute_coarse and number + 1 < len(levels), block, x)
+            done.append(x)
         return done
+
+
+def maybe_again(again: bool, module: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`module` of the inputs; computed again in the backward pass, from the inputs alone, if `again`. It must draw nothing."""
+    if again and torch.is_grad_enabled():
+        result: Tensor = checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return result
+    return module(*inputs)
 
 
 class LevelQuery(nn.Module):
@@ -114,22 +128,18 @@ class QueryHead(nn.Module):
             LevelQuery(config.channels, config.cross_heads or config.heads) for _ in config.tokens
         )
         self.out = nn.Linear(len(config.tokens) * config.channels, 1)
-        self.recompute = config.recompute
+        self.recompute = config.recomputes("queries")
 
     def answer(self, embedded: Tensor, feats: Sequence[Tensor]) -> Tensor:
         """`memory` and `forward` at once, for training: embedded queries (B, Q, C), features (B, m, C) of each level -> (B, Q).
 
-        With `recompute` a level keeps nothing for the backward pass but its inputs, which others keep anyway: with three levels the
-        queries' normed copies, projections and answers are otherwise a tenth of all that is kept.
+        Recomputed, a level keeps nothing for the backward pass but its inputs, which others keep anyway: the queries' normed
+        copies, projections and answers, three times each, are otherwise a tenth of all that is kept.
         """
         weights = self.out.weight[0].split(embedded.shape[-1])
         answers = self.out.bias.float()
         for level, each, weight in zip(self._levels(), feats, weights, strict=True):
-            if self.recompute and torch.is_grad_enabled():
-                part = checkpoint(level, embedded, each, weight, use_reentrant=False, preserve_rng_state=False)
-            else:
-                part = level(embedded, each, weight)
-            answers = answers + part
+            answers = answers + maybe_again(self.recompute, level, embedded, each, weight)
         return answers
 
     def memory(self, feats: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
