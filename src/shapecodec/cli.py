@@ -170,6 +170,7 @@ def train(
     codec: str | None = None,
     seed: int | None = None,
     workers: int = 1,
+    pools: Path | None = None,
     stop_after: float | None = None,
     device: str = "auto",
     as_json: Json = False,
@@ -189,6 +190,7 @@ def train(
         codec: The codec whose latents a generator learns to make, instead of the recipe's.
         seed: Of weights, batches and noise, instead of the recipe's.
         workers: Processes that decode meshes at the start.
+        pools: Folder that keeps the labelled points (LaGeM) for the next run or process that asks for the same.
         stop_after: End this call after so many seconds, with a checkpoint to resume from.
         device: auto, cpu or cuda.
     """
@@ -196,7 +198,54 @@ def train(
 
     command.run(
         recipe, data=data, folder=run, resume=resume, init=init, steps=steps, time_budget=time_budget, lr=lr,
-        budget=budget, codec=codec, seed=seed, workers=workers, stop_after=stop_after, device=device, as_json=as_json,
+        budget=budget, codec=codec, seed=seed, workers=workers, pools=pools, stop_after=stop_after, device=device, as_json=as_json,
+    )  # fmt: skip
+
+
+def generate(
+    *,
+    out: Path,
+    number: Annotated[int, arg(aliases=["-n"])] = 8,
+    generator: str = "cascade-small",
+    codec: str | None = None,
+    category: tuple[str, ...] = (),
+    steps: int = 18,
+    guidance: float = 1.0,
+    interval: tuple[float, float] | None = None,
+    resolution: int | None = None,
+    fix_levels: int = 0,
+    like: Path | None = None,
+    batch: int = 8,
+    picture: bool = True,
+    device: Device = "auto",
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Make new meshes: .glb files, a picture of all, their latents, and generation.json, which says how to repeat them.
+
+    Args:
+        out: Folder to write into: new, empty, or of an earlier call, whose files are replaced.
+        number: How many.
+        generator: A bundled name, a generator folder, a training run, or org/name of the Hugging Face hub.
+        codec: The codec that it was trained for; found by its hash or name if left out.
+        category: What to make; several are taken in turn. Anything if left out.
+        steps: Of the sampler, a level.
+        guidance: How strongly the category decides: 1 as learnt, 2 to 4 more typical and less varied.
+        interval: Noise levels (sigma, from 0.002 to 80) between which guidance is applied; all if left out.
+        resolution: Voxels an axis, a multiple of 8; the codec's own if left out.
+        fix_levels: Keep so many of the coarsest levels of the first shape in all of them, and generate the finer ones anew.
+        like: With --fix-levels, a latent file that encode wrote: its shape is the first one.
+        batch: How many at a time.
+        picture: Leave out the picture.
+        device: Where the networks run.
+        seed: The same seed gives the same files on the same machine.
+    """
+    from shapecodec.commands import generate as command
+
+    command.run(
+        out=out, number=number, generator=generator, codec=codec, category=category, steps=steps, guidance=guidance,
+        interval=interval, resolution=resolution, fix_levels=fix_levels, like=like, batch=batch, picture=picture,
+        device=device, seed=seed, as_json=as_json,
     )  # fmt: skip
 
 
@@ -306,7 +355,7 @@ def doctor(*, as_json: Json = False) -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    verb.__name__: verb for verb in (reconstruct, encode, decode, compare, evaluate, prepare, train, doctor)
+    verb.__name__: verb for verb in (reconstruct, encode, decode, generate, compare, evaluate, prepare, train, doctor)
 }
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 
@@ -36,7 +37,21 @@ class Reporter:
             yield
             if self.device is not None and self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-        spent = time.perf_counter() - began
+        self._spent(key, text, time.perf_counter() - began)
+
+    @contextmanager
+    def counted(self, key: str, text: str, count: int) -> Iterator[Callable[[], None]]:
+        """A stage of `count` equal parts, with a bar and an estimate; call what it yields after each part."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        began = time.perf_counter()
+        with Progress(*columns, console=self.progress, transient=True) as bar:
+            task = bar.add_task(f"{text} ...", total=count)
+            yield lambda: bar.advance(task)
+            if self.device is not None and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        self._spent(key, text, time.perf_counter() - began)
+
+    def _spent(self, key: str, text: str, spent: float) -> None:
         self.seconds[key] = self.seconds.get(key, 0.0) + spent
         self.progress.print(f"  {text:34}{spent:8.2f} s", style="dim", highlight=False)
 

@@ -227,9 +227,9 @@ def encode_all(meshes: MeshCollection, codec: Codec, config: LatentSourceConfig,
         raise BadArgument(f"none of {len(meshes)} shapes has an inside.", where="latent cache", hint="closed meshes.")
     if len(kept) < len(meshes):
         missing = sorted(set(range(len(meshes))) - set(kept))
-        names = ", ".join(meshes.entries[i].name for i in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        some = ", ".join(meshes.entries[i].name for i in missing[:5]) + (", ..." if len(missing) > 5 else "")
         warnings.warn(
-            f"{len(missing)} of {len(meshes)} meshes have no inside and are left out: {names}.",
+            f"{len(missing)} of {len(meshes)} meshes have no inside and are left out: {some}.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -14,7 +14,7 @@ def environment() -> str:
     """Versions and hardware, a line each."""
     packages = ("shapecodec", "torch", "numpy", "accelerate", "safetensors")
     lines = [f"command: {' '.join(sys.argv)}", f"python: {platform.python_version()}", f"system: {platform.platform()}"]
-    lines += [f"{name}: {_version(name)}" for name in packages]
+    lines += [f"{name}: {package_version(name)}" for name in packages]
     lines += [f"processor: {platform.machine()}, {torch.get_num_threads()} threads"]
     if torch.cuda.is_available():
         lines.append(f"cuda: {torch.version.cuda}, cudnn: {torch.backends.cudnn.version()}")
