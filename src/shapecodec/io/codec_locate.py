@@ -42,7 +42,7 @@ def locate(name_or_path: str | Path, what: str = "codec") -> Path:
 
 
 def find_weights(path: Path, what: str = "codec") -> Path:
-    """The codec folder at `path`: itself, the `codec` folder of a training run, or the folder of a file in it; alike for a generator.
+    """The codec (or generator) folder at `path`: itself, that of its name in a training run, or the folder of a file in it.
 
     Raises:
         BadFile: a pickle, or nothing of the kind.

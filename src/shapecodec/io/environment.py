@@ -31,8 +31,8 @@ def hardware(device: str) -> str:
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
-def _version(name: str) -> str:
-    """A source tree on the path has no metadata, which is no reason to fail."""
+def package_version(name: str) -> str:
+    """Of an installed package; a source tree on the path has no metadata, which is no reason to fail."""
     try:
         return version(name)
     except ModuleNotFoundError:
