@@ -119,6 +119,18 @@ class SparseGrid:
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return SparseGrid(torch.cat([grid.coords for grid in grids]), offsets, resolution)
 
+    def item(self, index: int) -> SparseGrid:
+        """Item `index` alone, with its part of the neighbour table, if that is known."""
+        if self.batch_size == 1:
+            return self
+        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        one = SparseGrid(self.coords[start:end], torch.tensor([0, end - start]), self.resolution)
+        table = self._plans.get("neighbours")
+        if table is not None:
+            part = table[start:end]
+            one._plans["neighbours"] = torch.where(part >= 0, part - start, -1)
+        return one
+
     def __len__(self) -> int:
         return len(self.coords)
 

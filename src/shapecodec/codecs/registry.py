@@ -17,6 +17,7 @@ from shapecodec.io.config_json import config_from_json
 # kind -> module, codec class, configuration class; imported when a codec of that kind is loaded.
 KINDS = {
     "log3d": ("shapecodec.codecs.log3d", "Log3D", "Log3DConfig"),
+    "focusing": ("shapecodec.codecs.focusing", "Focusing", "FocusingConfig"),
     "lagem": ("shapecodec.codecs.lagem", "Lagem", "LagemConfig"),
 }
 

@@ -89,12 +89,19 @@ class SparseBlock(nn.Module):
     """Attention, MLP and convolution, residual branches that start at zero: at first the block is the identity."""
 
     def __init__(
-        self, channels: int, heads: int, window: int, shift: int, convs_per_block: int, mlp_ratio: float
+        self,
+        channels: int,
+        heads: int,
+        window: int,
+        shift: int,
+        convs_per_block: int,
+        mlp_ratio: float,
+        affine: bool = True,
     ) -> None:
         super().__init__()
-        self.norm_attention = LayerNorm32(channels)
+        self.norm_attention = LayerNorm32(channels, eps=1e-5 if affine else 1e-6, elementwise_affine=affine)
         self.attention = WindowAttention(channels, heads, window, shift)
-        self.norm_mlp = LayerNorm32(channels)
+        self.norm_mlp = LayerNorm32(channels, eps=1e-5 if affine else 1e-6, elementwise_affine=affine)
         self.mlp = Mlp(channels, int(channels * mlp_ratio))
         self.conv = ConvBranch(channels, convs_per_block) if convs_per_block else None
 
@@ -118,6 +125,7 @@ class SparseTransformer(nn.Module):
         window: in voxels of the grid (blocks of 8^3 for LoG3D); odd blocks shift by half of it.
         convs_per_block: 1 is the text read literally, 2 a residual pair, as the paper's 77M parameters imply, 0 none.
         mlp_ratio: hidden channels of the MLP over C.
+        affine: whether the norms before attention and MLP scale and shift; without (TRELLIS, Focusing) their epsilon is 1e-6.
         checkpoint: keep only each block's input for the backward pass and compute the block again there.
     """
 
@@ -130,6 +138,7 @@ class SparseTransformer(nn.Module):
         convs_per_block: int = 2,
         mlp_ratio: float = 4,
         *,
+        affine: bool = True,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -137,7 +146,7 @@ class SparseTransformer(nn.Module):
             raise BadArgument(f"{heads} heads do not divide {channels} channels.", where="SparseTransformer")
         self.checkpoint = checkpoint
         self.blocks = nn.ModuleList(
-            SparseBlock(channels, heads, window, window // 2 * (i % 2), convs_per_block, mlp_ratio)
+            SparseBlock(channels, heads, window, window // 2 * (i % 2), convs_per_block, mlp_ratio, affine)
             for i in range(depth)
         )
 

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from shapecodec.errors import BadArgument
-from shapecodec.recipes import generate, lagem, log3d
+from shapecodec.recipes import focusing, generate, lagem, log3d
 from shapecodec.recipes.base import Recipe, build, from_run
 
-RECIPES: dict[str, Callable[[], Recipe[Any]]] = {**log3d.RECIPES, **lagem.RECIPES, **generate.RECIPES}
+RECIPES: dict[str, Callable[[], Recipe[Any]]] = {
+    **log3d.RECIPES,
+    **lagem.RECIPES,
+    **focusing.RECIPES,
+    **generate.RECIPES,
+}
 
 __all__ = ["RECIPES", "Recipe", "build", "find_recipe", "from_run"]
 
