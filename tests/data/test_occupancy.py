@@ -9,6 +9,7 @@ import pytest
 import torch
 from data_set import row, write_manifest
 
+from shapecodec.data.bends import AMPLITUDE, Bends
 from shapecodec.data.collection import MeshCollection, build_pool
 from shapecodec.data.manifest import Entry
 from shapecodec.data.occupancy import (
@@ -143,6 +144,58 @@ def test_augmentation_leaves_labels_behind(step):
         for p, q in zip(before.inputs.points, after.inputs.points, strict=True)
     ]
     assert min(dets) < 0 < max(dets), "half of the shapes are mirrored"
+
+
+def test_bent_shape_whose_labels_are_those_of_another():
+    """A fine mesh is bent vertex by vertex: it must give bent points the labels that they carry, and bent normals its own."""
+    shape = merge([sphere(40, 60), (box((0.5, 0.5, 0.5))[0] + [1.3, 0.2, 0.0], box((1, 1, 1))[1])])
+    mesh, generator = unit_sphere(Mesh.from_arrays(*shape)), rng(4)
+    points = torch.randn(1, 4000, 3, generator=generator) * 0.6
+    surface, face = mesh.sample(3000, generator)
+    for number in range(3):
+        bends = Bends.of(torch.rand(1, 13, generator=generator), 1.0)
+        assert float((bends.points(points) - points).norm(dim=2).max()) > 0.02, number
+        bent = Mesh(bends.points(mesh.vertices[None])[0], mesh.faces)
+        wrong = is_inside(bends.points(points)[0], bent) != is_inside(points[0], mesh)
+        assert float(wrong.float().mean()) < 5e-3  # between the vertices a bent face is flat
+        curved = face < 2 * 39 * 60  # faces of the ball; the box has two large ones a side
+        normals = bends.normals(mesh.face_normals()[face][None], surface[None])[0]
+        cosine = (torch.nn.functional.normalize(normals, dim=1) * bent.face_normals()[face]).sum(1)
+        assert float(cosine[curved].min()) > 0.98
+
+
+def test_share_and_size_of_bends():
+    uniform = torch.rand(4000, 13, generator=rng(0))
+    bends = Bends.of(uniform, 0.3)
+    still = (bends.amplitude == 0).all(1)
+    assert float(still.float().mean()) == pytest.approx(0.7, abs=0.03)
+    assert AMPLITUDE * 0.99 < float(bends.amplitude.abs().max()) <= AMPLITUDE
+    points = torch.randn(4000, 5, 3, generator=rng(1))
+    assert torch.equal(bends.points(points)[still], points[still])
+
+
+def test_bent_source_leaves_the_ball_or_the_surface(pools):
+    source = OccupancySource(None, pools, dataclasses.replace(CONFIG, bend=1.0))
+    plain = OccupancySource(None, pools, dataclasses.replace(CONFIG, bend=0.0))
+    one, other = (made.batch(1, 0, 1, "cpu") for made in (source, plain))
+    assert torch.equal(one.inside, other.inside) and not torch.allclose(
+        one.inputs.points, other.inputs.points, atol=0.01
+    )
+    norms = one.inputs.normals.norm(dim=2)
+    assert (((norms - 1).abs() < 1e-4) | (norms == 0)).all() and float((norms > 0).float().mean()) > 0.99
+    assert float(one.inputs.points.norm(dim=2).max()) <= LARGEST_NORM + 1e-5
+    with pytest.raises(BadArgument, match="bent"):
+        dataclasses.replace(CONFIG, distances=True, stretch=(1.0, 1.0), bend=0.1)
+
+
+def test_normals_of_a_mesh_turned_inside_out_point_inwards():
+    vertices, faces = box((1.0, 0.6, 0.3))
+    right, turned = (build_shape_pools(collection(box=(vertices, f)), SIZES) for f in (faces, faces[:, ::-1].copy()))
+    for made in (right, turned):
+        out = (made.surface * made.normals.float()).sum(2)  # the box is convex and centred
+        assert float(out.min()) > 0
+    plate = build_shape_pools(collection(plate=PLATE), SIZES)
+    assert set(plate.normals.float().norm(dim=2).round().flatten().tolist()) <= {0.0, 1.0}
 
 
 def test_rotation_is_not_that_of_the_paper():

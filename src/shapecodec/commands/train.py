@@ -38,6 +38,7 @@ def run(
     codec: str | None,
     seed: int | None,
     workers: int,
+    pools: Path | None,
     stop_after: float | None,
     device: str,
     as_json: bool,
@@ -69,7 +70,7 @@ def run(
         plan = _changed(find_recipe(recipe), overrides, data, budget, codec)
     chosen = process_device(torch.device(choose_device(device)))
     with report.stage("load", "read the data"):
-        model, source, settings = build(plan, device=chosen, workers=workers)
+        model, source, settings = build(plan, device=chosen, workers=workers, pools=pools)
         if init is not None:
             start = load_generator(init) if isinstance(model, Generator) else load_codec(init)
             shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (model, start)]

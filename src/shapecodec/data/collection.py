@@ -10,10 +10,10 @@ import hashlib
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -223,13 +223,37 @@ def build_pool(count: int, seed: int, workers: int = 1) -> MeshCollection:
     Raises:
         BadArgument: count or workers below one.
     """
-    if count < 1 or workers < 1:
+    return MeshCollection.joined(list(procedural_collections(count, seed, workers)))
+
+
+def procedural_collections(count: int, seed: int, workers: int = 1, *, size: int = 256) -> Iterator[MeshCollection]:
+    """What `build_pool` makes in collections of `size` meshes (a multiple of 32), the next ones being made meanwhile.
+
+    With `workers` > 1 the processes begin at this call, before the first collection is asked for.
+    """
+    if count < 1 or workers < 1 or size % 32:
         raise BadArgument(f"count {count} and workers {workers} must be at least 1.", where="build_pool")
     chunks = [(seed, start, min(start + 32, count)) for start in range(0, count, 32)]
-    made = [pair for chunk in _spread(_make_procedural, chunks, workers) for pair in chunk]
-    names = [f"procedural/{seed}/{index}" for index in range(count)]
-    own = [Entry(name, licence="CC0-1.0", source="shapecodec", category="procedural") for name in names]
-    return MeshCollection.from_arrays(made, own)
+    executor = None
+    if workers > 1:
+        executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    made = map(_make_procedural, chunks) if executor is None else executor.map(_make_procedural, chunks)
+    return _collected(made, count, seed, size, executor)
+
+
+def _collected(
+    made: Iterator[list[Arrays]], count: int, seed: int, size: int, executor: ProcessPoolExecutor | None
+) -> Iterator[MeshCollection]:
+    try:
+        for start in range(0, count, size):
+            end = min(start + size, count)
+            meshes = [pair for chunk in islice(made, -(-(end - start) // 32)) for pair in chunk]
+            names = [f"procedural/{seed}/{index}" for index in range(start, end)]
+            own = [Entry(name, licence="CC0-1.0", source="shapecodec", category="procedural") for name in names]
+            yield MeshCollection.from_arrays(meshes, own)
+    finally:
+        if executor is not None:
+            executor.shutdown(cancel_futures=True)
 
 
 def build_families(families: Sequence[str], count: int, seed: int, workers: int = 1) -> MeshCollection:

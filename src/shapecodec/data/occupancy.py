@@ -6,15 +6,18 @@ Nothing in a batch reads a number back from the device, loops over shapes or ask
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from shapecodec.codecs.lagem.inputs import OccupancyBatch, PointInputs
-from shapecodec.data.collection import MeshCollection, build_pool
+from shapecodec.data.bends import Bends
+from shapecodec.data.collection import MeshCollection, procedural_collections
+from shapecodec.data.pool_file import data_digest, pools_key, stored_pools
 from shapecodec.data.shape_pools import PoolSizes, ShapePools, build_shape_pools
 from shapecodec.errors import BadArgument
 from shapecodec.ops.farthest_points import farthest_points
@@ -41,10 +44,11 @@ class OccupancySourceConfig:
         near: queries of a shape near the surface.
         balanced: half of the volume queries inside (appendix D); else as they fall in the ball of radius sqrt(3).
         normals: whether the codec reads normals.
-        distances: whether queries carry unsigned distances; they change under `stretch`, which must then be (1, 1).
+        distances: whether queries carry unsigned distances; they change under `stretch` and `bend`, which must be (1, 1) and 0.
         rotate: probability of a rotation by three angles of N(0, 1) radians (eq. 13).
         stretch: range of each axis's factor, uniform.
         flips: whether axes are permuted and mirrored.
+        bend: probability of a bend (`data.bends`), before all else; not in the papers.
         real: probability that a shape comes from the real collection, where there are both.
         resolution: voxels an axis that the inputs name; nothing in a batch depends on it.
         stored: sizes of the pools.
@@ -65,6 +69,7 @@ class OccupancySourceConfig:
     rotate: float = 0.5
     stretch: tuple[float, float] = (0.75, 1.25)
     flips: bool = True
+    bend: float = 0.0
     real: float = 0.6
     resolution: int = 256
     stored: PoolSizes = field(default_factory=PoolSizes)
@@ -77,15 +82,18 @@ class OccupancySourceConfig:
                 f"{self.latents} latents of {self.points} points of {self.stored.surface} stored ones: each must fit the next.",
                 where="OccupancySourceConfig",
             )
-        if not (0 < self.stretch[0] <= self.stretch[1] and 0 <= self.rotate <= 1 and 0 <= self.real <= 1):
+        if not (
+            0 < self.stretch[0] <= self.stretch[1]
+            and all(0 <= share <= 1 for share in (self.rotate, self.real, self.bend))
+        ):
             raise BadArgument(
-                "stretch is a range above 0; rotate and real are probabilities.", where="OccupancySourceConfig"
+                "stretch is a range above 0; rotate, bend and real are probabilities.", where="OccupancySourceConfig"
             )
-        if self.distances and self.stretch != (1.0, 1.0):
+        if self.distances and (self.stretch != (1.0, 1.0) or self.bend):
             raise BadArgument(
-                f"stored distances are wrong for stretched shapes, and stretch is {self.stretch}.",
+                f"stored distances are wrong for stretched or bent shapes; stretch is {self.stretch}, bend {self.bend}.",
                 where="OccupancySourceConfig",
-                hint="stretch=(1.0, 1.0), or distances=False.",
+                hint="stretch=(1.0, 1.0) and bend=0.0, or distances=False.",
             )
 
     @classmethod
@@ -108,14 +116,25 @@ class Views(NamedTuple):
     """How B shapes are seen.
 
     Args:
-        points: (B, 3, 3) float32; a point p becomes points @ p.
+        points: (B, 3, 3) float32; a point p becomes points @ p, after the bend.
         normals: (B, 3, 3) float32, the inverse transpose up to a factor.
-        scale: (B,) float32, by which distances grow where no axis is stretched.
+        scale: (B,) float32, by which distances grow where no axis is stretched and nothing bent.
+        bends: or None for shapes that keep straight.
     """
 
     points: Tensor
     normals: Tensor
     scale: Tensor
+    bends: Bends | None = None
+
+    def moved(self, points: Tensor) -> Tensor:
+        """Points (B, N, 3) as they are seen."""
+        return moved(points if self.bends is None else self.bends.points(points), self.points)
+
+    def turned(self, normals: Tensor, points: Tensor) -> Tensor:
+        """Unit normals (B, N, 3) at points (B, N, 3), which were not moved yet, as they are seen; 0 stays 0."""
+        bent = normals if self.bends is None else self.bends.normals(normals, points)
+        return torch.nn.functional.normalize(moved(bent, self.normals), dim=2)
 
 
 class _Picks(NamedTuple):
@@ -215,7 +234,7 @@ class OccupancySource:
         return _Picks(surface, inside, outside, positive, near)
 
     def _views(self, shapes: Tensor, generator: torch.Generator, rows: slice) -> Views:
-        """Stretch along the axes, renormalise, permute and mirror the axes, rotate (appendix B), in this order."""
+        """Bend, stretch along the axes, renormalise, permute and mirror the axes, rotate (appendix B), in this order."""
         config, count = self.config, len(shapes)
 
         def draw(size: int, *, normal: bool = False) -> Tensor:
@@ -226,25 +245,27 @@ class OccupancySource:
         stretch = low + (high - low) * draw(3)
         order, mirror = draw(3).argsort(dim=1, stable=True), draw(3) < 0.5
         angles, turned = draw(3, normal=True), draw(1) < config.rotate
-        scale = LARGEST_NORM / (self.pools.surface[shapes[rows]] * stretch[:, None]).norm(dim=2).amax(1)
+        bends = Bends.of(draw(13), config.bend) if config.bend else None
+        surface = self.pools.surface[shapes[rows]]
+        surface = surface if bends is None else bends.points(surface)
+        scale = LARGEST_NORM / (surface * stretch[:, None]).norm(dim=2).amax(1)
         eye = torch.eye(3, device=generator.device)
         linear = eye.expand(len(stretch), 3, 3)
         if config.flips:
             linear = eye[order] * torch.where(mirror, -1.0, 1.0)[:, :, None]
         linear = product(rotations(torch.where(turned, angles, 0.0)), linear)
-        return Views(linear * (stretch * scale[:, None])[:, None], linear / stretch[:, None], scale)
+        return Views(linear * (stretch * scale[:, None])[:, None], linear / stretch[:, None], scale, bends)
 
     def _assembled(self, shapes: Tensor, picks: _Picks, views: Views) -> OccupancyBatch:
         """The batch of these picks, seen so."""
         config, pools, rows = self.config, self.pools, shapes[:, None]
-        points = moved(pools.surface[rows, picks.surface], views.points)
-        normals = None
+        stored = pools.surface[rows, picks.surface]
+        points, normals = views.moved(stored), None
         if config.normals:
-            normals = moved(pools.normals[rows, picks.surface].float(), views.normals)
-            normals = torch.nn.functional.normalize(normals, dim=2)
+            normals = views.turned(pools.normals[rows, picks.surface].float(), stored)
         positive = picks.positive
         volume = torch.where(positive[..., None], pools.inside[rows, picks.inside], pools.outside[rows, picks.outside])
-        queries = moved(torch.cat([volume, pools.near[rows, picks.near]], 1), views.points)
+        queries = views.moved(torch.cat([volume, pools.near[rows, picks.near]], 1))
         inside = torch.cat([positive, pools.near_inside[rows, picks.near]], 1)
         distance = None
         if config.distances:
@@ -279,27 +300,59 @@ def moved(points: Tensor, matrix: Tensor) -> Tensor:
 
 
 def open_occupancy_source(
-    config: OccupancySourceConfig, *, device: torch.device | str = "cpu", workers: int = 1
+    config: OccupancySourceConfig,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 1,
+    pools: str | Path | None = None,
 ) -> OccupancySource:
     """The source that a configuration describes, its pools on `device`; warns of the real meshes that have no inside.
 
     With `workers` > 1 meshes are decoded and made in fresh processes: call it under `if __name__ == "__main__":`.
 
+    Args:
+        config: of the source.
+        device: of the pools.
+        workers: processes that decode and make meshes.
+        pools: a folder in which the pools are kept, and found by the next one who asks for the same (`data.pool_file`).
+
     Raises:
-        BadFile: the data are missing or damaged. BadArgument: no shapes are asked for, or none of them has an inside.
+        BadFile: the data or the stored pools are missing or damaged. BadArgument: no shapes are asked for, or none of them has
+            an inside.
     """
+    kind = torch.device(device).type
+    common = {"sizes": asdict(config.stored), "seed": config.seed, "distances": config.distances, "drawn on": kind}
+
+    def kept(make: Callable[[], ShapePools], **settings: Any) -> ShapePools:
+        return make() if pools is None else stored_pools(pools, pools_key(common | settings), make, device)
+
     real = procedural = None
     if config.data is not None:
-        meshes = MeshCollection.from_path(config.data, config.split, workers=workers)
-        real = build_shape_pools(meshes.to(device), config.stored, config.seed, distances=config.distances)
+        real = kept(
+            lambda: _real_pools(config, device, workers),
+            data="" if pools is None else data_digest(config.data),
+            split=config.split if Path(config.data).is_dir() else "",
+        )
         if real.left_out:
             names = ", ".join(real.left_out[:5]) + (", ..." if len(real.left_out) > 5 else "")
             warnings.warn(
-                f"{len(real.left_out)} of {len(meshes)} meshes of {config.data} have no inside and are left out: {names}.",
+                f"{len(real.left_out)} of {len(real) + len(real.left_out)} meshes of {config.data} have no inside and are left "
+                f"out: {names}.",
                 RuntimeWarning,
                 stacklevel=2,
             )
     if config.procedural:
-        made = build_pool(config.procedural, config.seed, workers).to(device)
-        procedural = build_shape_pools(made, config.stored, config.seed, distances=config.distances)
+        procedural = kept(lambda: _procedural_pools(config, device, workers), procedural=config.procedural)
     return OccupancySource(real, procedural, config)
+
+
+def _real_pools(config: OccupancySourceConfig, device: torch.device | str, workers: int) -> ShapePools:
+    assert config.data is not None
+    meshes = MeshCollection.from_path(config.data, config.split, workers=workers)
+    return build_shape_pools(meshes.to(device), config.stored, config.seed, distances=config.distances)
+
+
+def _procedural_pools(config: OccupancySourceConfig, device: torch.device | str, workers: int) -> ShapePools:
+    """Labelled in parts, while the processes make the next ones."""
+    parts = (part.to(device) for part in procedural_collections(config.procedural, config.seed, workers))
+    return build_shape_pools(parts, config.stored, config.seed, distances=config.distances)

@@ -7,13 +7,15 @@ numbers, and augmentation moves the stored points (LaGeM, ICLR 2025, appendices 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from shapecodec.codecs.lagem.inputs import SIDE
 from shapecodec.data.collection import MeshCollection, checked_mesh
 from shapecodec.errors import BadArgument
 from shapecodec.mesh import Mesh
@@ -58,7 +60,7 @@ class ShapePools:
 
     Args:
         surface: (M, S, 3) float32, uniform by area.
-        normals: (M, S, 3) float16 unit normals of the faces under `surface`.
+        normals: (M, S, 3) float16 unit normals there, out of the solid, 0 where there is no out (`ops.winding_number.outward`).
         inside: (M, I, 3) float32 with |winding number| > 0.5, uniform over the inside; see `build_shape_pools` for thin shapes.
         outside: (M, O, 3) float32, uniform over the rest of the ball of radius sqrt(3).
         near: (M, W, 3) float32, the surface jittered: the first half by 0.005, the second by 0.05.
@@ -164,7 +166,7 @@ def occupancy_queries(mesh: Mesh, count: int, seed: int = 0, *, radius: float = 
 
 
 def build_shape_pools(
-    meshes: MeshCollection, sizes: PoolSizes, seed: int = 0, *, distances: bool = False
+    meshes: MeshCollection | Iterable[MeshCollection], sizes: PoolSizes, seed: int = 0, *, distances: bool = False
 ) -> ShapePools:
     """Points and labels of every mesh that has an inside, on the collection's device.
 
@@ -175,7 +177,7 @@ def build_shape_pools(
     What is drawn of a shape is a function of (seed, its name): other shapes do not change it.
 
     Args:
-        meshes: in any frames.
+        meshes: in any frames; several collections, all on one device, are taken one after the other, as they come.
         sizes: of the pools.
         seed: of all draws.
         distances: also measure unsigned distances.
@@ -186,9 +188,10 @@ def build_shape_pools(
     rows: list[dict[str, Tensor]] = []
     names: list[str] = []
     left_out: list[str] = []
-    for start in range(0, len(meshes), _CHUNK):
-        chunk = range(start, min(start + _CHUNK, len(meshes)))
-        drafts = [_draft(unit_sphere(meshes.mesh(index)), sizes, seed) for index in chunk]
+    parts = [meshes] if isinstance(meshes, MeshCollection) else meshes
+    every = (part.mesh(index) for part in parts for index in range(len(part)))
+    while chunk := list(islice(every, _CHUNK)):
+        drafts = [_draft(unit_sphere(mesh), sizes, seed) for mesh in chunk]
         counts = torch.stack([torch.stack([d.boxed_inside.sum(), d.near_inside.sum()]) for d in drafts]).tolist()
         for draft, (boxed, near) in zip(drafts, counts, strict=True):
             if boxed + near < sizes.least_inside:
@@ -198,7 +201,7 @@ def build_shape_pools(
             rows.append(_finished(draft, sizes, boxed, distances))
     if not rows:
         raise BadArgument(
-            f"none of {len(meshes)} shapes has an inside, the first is '{left_out[0]}'.",
+            f"none of {len(left_out)} shapes has an inside, the first is '{left_out[0]}'.",
             where="build_shape_pools",
             hint="closed meshes; open sheets bound no volume.",
         )
@@ -212,7 +215,8 @@ def _draft(mesh: Mesh, sizes: PoolSizes, seed: int) -> _Draft:
     generator = rng(seed, purpose=f"occupancy pool {mesh.name}", device=device)
     half_near = -(-sizes.near // 2)
     surface, face = mesh.sample(max(sizes.surface, half_near), generator)
-    normals = mesh.face_normals()[face[: sizes.surface]].half()
+    normals = mesh.face_normals()[face[: sizes.surface]]
+    normals = winding_number.outward(surface[: sizes.surface], normals, mesh.vertices, mesh.faces, step=SIDE).half()
     jitter = torch.randn(2, half_near, 3, generator=generator, device=device)
     near = torch.cat([surface[:half_near] + sigma * part for sigma, part in zip(SIGMAS, jitter, strict=True)])[
         : sizes.near

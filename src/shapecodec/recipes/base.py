@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -45,12 +46,13 @@ class Recipe(Generic[Settings]):
 
 
 def build(
-    recipe: Recipe[Any], *, device: torch.device | str = "cpu", workers: int = 1
+    recipe: Recipe[Any], *, device: torch.device | str = "cpu", workers: int = 1, pools: Path | None = None
 ) -> tuple[Trainable, Source, RunConfig]:
     """The three things that `train.loop.train` takes; weights depend on the run's seed alone.
 
-    With `workers` > 1 meshes are decoded by so many processes. On CUDA the next blocks are prepared while a batch trains; batches
-    of queries and of views are a few launches out of what lies on the device and need no thread of their own.
+    With `workers` > 1 meshes are decoded by so many processes. `pools` is a folder that keeps labelled points (`data.pool_file`).
+    On CUDA the next blocks are prepared while a batch trains; batches of queries and of views are a few launches out of what lies
+    on the device and need no thread of their own.
     """
     if isinstance(recipe.source, LatentSourceConfig):
         return _build_generator(recipe, recipe.source, device, workers)
@@ -58,7 +60,7 @@ def build(
     torch.manual_seed(counted_seed(recipe.run.seed, purpose="initial weights"))
     codec: Codec = getattr(import_module(module), name)(recipe.codec)
     if isinstance(recipe.source, OccupancySourceConfig):
-        return codec, open_occupancy_source(recipe.source, device=device, workers=workers), recipe.run
+        return codec, open_occupancy_source(recipe.source, device=device, workers=workers, pools=pools), recipe.run
     if isinstance(recipe.source, ViewSourceConfig):
         return codec, open_view_source(recipe.source, device=device, workers=workers), recipe.run
     source = open_source(codec.prepare, recipe.source, device=device, workers=workers)

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 from shapecodec.codecs.base import Codec, Loss
 from shapecodec.codecs.lagem.config import LagemConfig
 from shapecodec.codecs.lagem.field import QueryField
-from shapecodec.codecs.lagem.inputs import RADIUS, OccupancyBatch, PointInputs
+from shapecodec.codecs.lagem.inputs import RADIUS, SIDE, OccupancyBatch, PointInputs
 from shapecodec.codecs.lagem.network import (
     Bottlenecks,
     Decoder,
@@ -27,6 +27,7 @@ from shapecodec.latents import Latents, Level
 from shapecodec.mesh import Mesh, Similarity
 from shapecodec.nn.attention import CrossBlock, SelfBlock
 from shapecodec.ops.farthest_points import farthest_points
+from shapecodec.ops.winding_number import outward
 from shapecodec.rng import rng as counted_rng
 
 # Bytes a voxel that the surface crosses: its neighbourhood on the finest grids, two faces and a vertex; measuring two faces.
@@ -74,9 +75,12 @@ class Lagem(Codec):
         device = mesh.vertices.device
         generator = counted_rng(0, purpose="surface points", device=device) if rng is None else rng
         count = max(self.config.points, self.tokens[-1])
-        points, faces = mesh.sample(count, generator)
+        points, rows = mesh.sample(count, generator)
+        normals = None
+        if self.config.normals:
+            facing = mesh.face_normals()[rows]
+            normals = outward(points, facing, mesh.vertices, mesh.faces, step=SIDE * RADIUS)[None]
         points = (points / RADIUS)[None]
-        normals = mesh.face_normals()[faces][None] if self.config.normals else None
         return PointInputs(points, farthest_points(points, self.tokens[-1]), resolution, normals, mesh)
 
     def remarks(self, inputs: PointInputs) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class LagemConfig:
         head_channels: channels of an attention head (released code: 64).
         cross_heads: heads of the encoder's first and of the queries' attention; None takes channels / head_channels. VecSet has 1.
         points: surface points that are read (released code: 8192; the measurements of Table 3: 2048).
-        normals: also read the points' unit normals.
+        normals: also read the points' unit normals, turned out of the solid: they say on which side of a wall the inside lies.
         bottleneck: `standardise` (eq. 6) or `kl` (VecSet).
         kl_weight: of the mean over channels and vectors (VecSet: 1e-3).
         doubled_input: a level's own features are added a second time after the upsampling block, as in the released code; eq. 8

@@ -12,6 +12,7 @@ from shapecodec.mesh import Mesh
 RADIUS = (
     0.49  # of the paper's unit sphere inside the unit cube: one hundredth is left around it for the surface's cells
 )
+SIDE = 0.002  # in that sphere's radius: how far to either side of the surface the normals' sign is looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class PointInputs:
         points: (B, N, 3) float32 in the paper's frame: the shape's box is centred, its largest vertex norm is 1.
         order: (B, M) int64 rows of `points`, farthest first: the first m of them are the points of a level with m vectors.
         resolution: voxels an axis of the mesh that will be decoded.
-        normals: (B, N, 3) float32 unit normals, or None where the codec does not read them.
+        normals: (B, N, 3) float32 unit normals out of the solid, 0 where there is no out; None where the codec does not read them.
         mesh: the shape itself in the unit cube, for the oracle; None in training.
     """
 

@@ -78,6 +78,26 @@ def inside(points: Tensor, vertices: Tensor, faces: Tensor, *, backend: str = "a
     return winding_number(points, vertices, faces, backend=backend).abs() > LEVEL
 
 
+def outward(points: Tensor, normals: Tensor, vertices: Tensor, faces: Tensor, *, step: float) -> Tensor:
+    """Normals of surface points that point out of the solid, whichever way the faces are turned.
+
+    A point is asked `step` to either side. Where both sides are alike, as on a sheet or on a wall within a solid, there is no out
+    and the normal becomes 0.
+
+    Args:
+        points: (Q, 3) on the surface.
+        normals: (Q, 3) unit normals of their faces.
+        vertices, faces: as `winding_number`.
+        step: distance to either side; thinner walls than it are taken for sheets.
+
+    Returns:
+        (Q, 3) of the normals' dtype.
+    """
+    shift = step * normals.to(points.dtype)
+    behind, before = inside(torch.cat([points - shift, points + shift]), vertices, faces).split(len(points))
+    return normals * (behind.to(normals.dtype) - before.to(normals.dtype))[:, None]
+
+
 def _check(points: Tensor, vertices: Tensor, faces: Tensor) -> None:
     for name, tensor in (("points", points), ("vertices", vertices), ("faces", faces)):
         if tensor.ndim != 2 or tensor.shape[1] != 3:
