@@ -119,6 +119,16 @@ def test_open_sheet_turned_over():
     assert torch.equal(oriented(inverted(one)).faces, inverted(one).faces)
 
 
+def test_sack_that_is_inside_out():
+    """An open box shows its front outside; a sheet and the inner wall of a cup have nothing to be turned for."""
+    five = Mesh(box().vertices, box().faces[2:])
+    assert torch.equal(oriented(inverted(five)).face_normals(), five.face_normals())
+    inner = Mesh(box(0.28).vertices, box(0.28).faces[2:])
+    cup = together(five, inverted(inner))
+    assert torch.equal(oriented(cup).faces, cup.faces)
+    assert torch.equal(oriented(inverted(cup)).face_normals(), cup.face_normals())
+
+
 def test_moebius_strip_breaks_the_others():
     steps = 12
     turn = torch.arange(steps) * (2 * torch.pi / steps)

@@ -103,7 +103,7 @@ def test_resumed_run_draws_from_other_settings():
 
 
 def test_folder_of_meshes(folder):
-    source = open_view_source(config(data=str(folder), procedural=2, shapes=6))
+    source = open_view_source(config(data=str(folder), procedural=1, shapes=6))
     batch = source.batch(0, 0, 1, "cpu")
     names = {mesh.name for mesh in batch.meshes}
     assert names & {"trex", "barn"} and len(batch.meshes) == 6

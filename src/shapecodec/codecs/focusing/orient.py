@@ -20,8 +20,8 @@ from shapecodec.ops.winding_number import winding_number
 from shapecodec.render.differentiable import to_clip
 
 _OFF = 1e-4  # of the extent: how far in front of a face its enclosure is asked
-_VIEWS, _PIXELS, _GOLDEN_ANGLE = 20, 192, math.pi * (3 - math.sqrt(5))  # 0.2 to 0.5 s a mesh on one core
-_LEAST_SEEN = 32  # pixels, all views together: fewer say nothing of a patch
+_VIEWS, _PIXELS, _GOLDEN_ANGLE = 12, 160, math.pi * (3 - math.sqrt(5))  # 0.1 to 0.3 s a mesh on one core
+_LEAST_SEEN = 16  # pixels, all views together: fewer say nothing of a patch
 
 
 class Edges(NamedTuple):
