@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numba
 import torch
-from metrics import best, torus
+from metrics import best, tori
 
 from shapecodec.evaluate.hausdorff import hausdorff
 from shapecodec.evaluate.metrics import compare_all
@@ -29,15 +29,8 @@ from shapecodec.evaluate.protocol import PROTOCOLS
 from shapecodec.evaluate.topology import topology
 from shapecodec.evaluate.volume import overlap
 from shapecodec.io.mesh_files import read_mesh
-from shapecodec.mesh import Mesh, Similarity
+from shapecodec.mesh import Similarity
 from shapecodec.rng import rng
-
-
-def tori():
-    """A torus, and another on which each vertex is moved by about a third of a thousandth."""
-    reference = torus().normalise()[0]
-    noise = 3e-4 * torch.randn(reference.vertices.shape, generator=rng(0, purpose="bench noise"))
-    return Mesh(1.001 * reference.vertices + noise, reference.faces), reference
 
 
 def time_parts(prediction, reference, repeats):

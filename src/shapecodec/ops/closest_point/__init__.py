@@ -57,7 +57,7 @@ def closest_point(points: Tensor, vertices: Tensor, faces: Tensor, *, backend: s
     if chosen == "triton":
         from shapecodec.ops.closest_point.triton import closest_point as run_triton
 
-        return ClosestPoint(*run_triton(points.contiguous(), vertices, faces))
+        return ClosestPoint(*run_triton(points.contiguous(), vertices.contiguous(), faces.contiguous()))
     from shapecodec.ops.closest_point.cpu import closest_point as run_cpu
 
     arrays = (points.contiguous().numpy(), vertices.contiguous().numpy(), faces.contiguous().numpy())

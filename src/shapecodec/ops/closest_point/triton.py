@@ -1,4 +1,4 @@
-"""Closest points on CUDA: the packed tree of the CPU path built by torch, one program a packet of 32 sorted queries.
+"""Closest points on CUDA: the CPU path's packed tree, one program a packet of 32 sorted queries.
 
 A packet walks the tree once for all of its queries. Instead of a stack it keeps, in one int64, a byte a level: the
 children that some query of the packet must still see. Each query first tests the leaf at its own place in Morton order,
@@ -7,99 +7,16 @@ so that the walk starts with bounds of its own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from shapecodec.grid import MORTON_BITS, morton_encode
-from shapecodec.ops.closest_point.reference import on_triangles
+from shapecodec.ops.closest_point.triton_tree import WIDTH, build_tree, morton_cells, point_codes
 
-WIDTH = 8  # triangles in a leaf and children in a group
 PACKET = 32  # queries a program: one warp, whose reductions need no shared memory
 FAR = 1e18  # in units of the mesh's extent: squares stay finite in float32, and every face is equally good
-_CHUNK = 1 << 22  # queries or faces whose float64 intermediates are alive at a time
-
-
-class Tree(NamedTuple):
-    """The packed hierarchy on the device.
-
-    Args:
-        order: (n0 * 8,) int64 face of each leaf slot.
-        keys: (n0 * 8,) int64 ascending sort keys of the slots.
-        frames: (n0, 15, 8) float32 triangles of each leaf.
-        boxes: (groups, 6, 8) float32 boxes of each group's children; (inf, -inf) where there is none.
-        starts: (levels,) int32 first group of each level; level 0 (the leaves) has no boxes of its own.
-        corner: (3,) float64 and cells: from coordinates to Morton cells.
-    """
-
-    order: Tensor
-    keys: Tensor
-    frames: Tensor
-    boxes: Tensor
-    starts: Tensor
-    corner: Tensor
-    cells: float
-
-
-def _triangle_frames(corners: Tensor) -> Tensor:
-    """(F, 15) float32 frames of triangles (F, 3, 3) float64; see the CPU path's `_write_frame`."""
-    rows = torch.arange(len(corners), device=corners.device)
-    longest = (corners.roll(-1, 1) - corners).square().sum(-1).argmax(1)
-    a, b, c = (corners[rows, (longest + k) % 3] for k in range(3))
-    length = (b - a).norm(dim=1, keepdim=True)
-    x_axis = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64, device=corners.device)
-    u = torch.where(length > 0, (b - a) / length.where(length > 0, 1.0), x_axis)
-    along = ((c - a) * u).sum(1, keepdim=True)
-    across = c - a - along * u
-    height = across.norm(dim=1, keepdim=True)
-    flat = height <= 1e-14 * length
-    any_x = torch.stack([torch.zeros_like(u[:, 0]), -u[:, 2], u[:, 1]], 1)
-    any_y = torch.stack([u[:, 2], torch.zeros_like(u[:, 0]), -u[:, 0]], 1)
-    other = torch.nn.functional.normalize(torch.where(u[:, :1].abs() < 0.6, any_x, any_y), dim=1)
-    v = torch.where(flat, other, across / height.where(~flat, 1.0))
-    height = height.where(~flat, 0.0)
-    return torch.cat([a, u, v, torch.linalg.cross(u, v), length, along, height], 1).float()
-
-
-def _cells(points: Tensor, corner: Tensor, cells: float) -> Tensor:
-    top = float((1 << MORTON_BITS) - 1)
-    return morton_encode(((points.double() - corner) * cells).clamp(0.0, top).long())
-
-
-def build_tree(vertices: Tensor, faces: Tensor) -> Tree:
-    """The hierarchy over triangles; all work is sorts, gathers and reductions of torch."""
-    corners = vertices[faces]
-    low, high = corners.amin(1), corners.amax(1)
-    corner, far = low.amin(0).double(), high.amax(0).double()
-    cells = (1 << MORTON_BITS) / max(float((far - corner).max()), 1e-300)
-    extent = (high - low).amax(1)
-    median = extent[:: max(len(extent) // 4096, 1)].median()
-    size = sum((extent > factor * median).long() for factor in (8.0, 64.0, 512.0))
-    keys, order = ((size << (3 * MORTON_BITS)) | _cells((low.double() + high.double()) / 2, corner, cells)).sort(
-        stable=True
-    )
-    leaves = -(-len(order) // WIDTH)
-    spare = leaves * WIDTH - len(order)
-    order, keys = (torch.cat([part, part[-1:].expand(spare)]) for part in (order, keys))
-    frames = torch.cat([_triangle_frames(vertices[faces[part]].double()) for part in order.split(_CHUNK)])
-    frames = frames.view(leaves, WIDTH, 15).transpose(1, 2).contiguous()
-    low, high = (box[order].view(leaves, WIDTH, 3) for box in (low, high))
-    low, high = low.amin(1), high.amax(1)
-    boxes, starts = [], [0, 0]
-    while len(low) > 1:
-        groups = -(-len(low) // WIDTH)
-        spare = groups * WIDTH - len(low)
-        low = torch.cat([low, low.new_full((spare, 3), float("inf"))]).view(groups, WIDTH, 3)
-        high = torch.cat([high, high.new_full((spare, 3), -float("inf"))]).view(groups, WIDTH, 3)
-        boxes.append(torch.cat([low, high], 2).transpose(1, 2))
-        starts.append(starts[-1] + groups)
-        low, high = low.amin(1), high.amax(1)
-    packed = torch.cat(boxes).contiguous() if boxes else low.new_zeros(1, 6, WIDTH)
-    first = torch.tensor(starts[: len(boxes) + 1], dtype=torch.int32, device=vertices.device)
-    return Tree(order, keys, frames, packed, first, corner, cells)
+_ITEMS = 128  # queries a program where each is measured by itself
 
 
 @triton.jit
@@ -188,22 +105,93 @@ def _packet_walk(
     tl.store(slots + rows, slot, mask=live)
 
 
-def closest_faces(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
-    """(Q,) int64 face closest to each point, chosen in float32 in coordinates times a power of two (exact)."""
+@triton.jit
+def _load_point(base: tl.tensor, rows: tl.tensor, live: tl.tensor) -> tuple:
+    x = tl.load(base + rows * 3, mask=live, other=0.0).to(tl.float64)
+    y = tl.load(base + rows * 3 + 1, mask=live, other=0.0).to(tl.float64)
+    z = tl.load(base + rows * 3 + 2, mask=live, other=0.0).to(tl.float64)
+    return x, y, z
+
+
+@triton.jit
+def _dot(ax: tl.tensor, ay: tl.tensor, az: tl.tensor, bx: tl.tensor, by: tl.tensor, bz: tl.tensor) -> tl.tensor:
+    return ax * bx + ay * by + az * bz
+
+
+@triton.jit
+def _nearer_on_segment(
+    px: tl.tensor, py: tl.tensor, pz: tl.tensor, ax: tl.tensor, ay: tl.tensor, az: tl.tensor,
+    bx: tl.tensor, by: tl.tensor, bz: tl.tensor, qx: tl.tensor, qy: tl.tensor, qz: tl.tensor, least: tl.tensor,
+) -> tuple:  # fmt: skip
+    """Of q, whose squared distance to p is `least`, and p's closest point of the segment ab, the nearer one."""
+    ex, ey, ez = bx - ax, by - ay, bz - az
+    square = _dot(ex, ey, ez, ex, ey, ez)
+    t = _dot(px - ax, py - ay, pz - az, ex, ey, ez) / tl.where(square > 0.0, square, 1.0)
+    t = tl.minimum(tl.maximum(t, 0.0), 1.0)
+    x, y, z = ax + t * ex, ay + t * ey, az + t * ez
+    other = _dot(px - x, py - y, pz - z, px - x, py - y, pz - z)
+    better = other < least
+    least = tl.where(better, other, least)
+    return tl.where(better, x, qx), tl.where(better, y, qy), tl.where(better, z, qz), least
+
+
+@triton.jit(do_not_specialize=["count"])
+def _measure(
+    points: tl.tensor, vertices: tl.tensor, faces: tl.tensor, rows: tl.tensor, slots: tl.tensor, order: tl.tensor,
+    distance: tl.tensor, face: tl.tensor, closest: tl.tensor, count: tl.tensor, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    """Distance, face and closest point of each query in float64 from the user's coordinates; candidates as in the reference.
+
+    Programs go through the queries in sorted order, in which neighbours share their triangles, and write to `rows`.
+    """
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    live = at < count
+    query = tl.load(rows + at, mask=live, other=0)
+    chosen = tl.load(order + tl.load(slots + at, mask=live, other=0).to(tl.int64), mask=live, other=0)
+    px, py, pz = _load_point(points, query, live)
+    ax, ay, az = _load_point(vertices, tl.load(faces + chosen * 3, mask=live, other=0), live)
+    bx, by, bz = _load_point(vertices, tl.load(faces + chosen * 3 + 1, mask=live, other=0), live)
+    cx, cy, cz = _load_point(vertices, tl.load(faces + chosen * 3 + 2, mask=live, other=0), live)
+    ux, uy, uz = bx - ax, by - ay, bz - az
+    vx, vy, vz = cx - ax, cy - ay, cz - az
+    wx, wy, wz = px - ax, py - ay, pz - az
+    nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+    gx, gy, gz = wy * nz - wz * ny, wz * nx - wx * nz, wx * ny - wy * nx
+    area = _dot(nx, ny, nz, nx, ny, nz)
+    s, t = -_dot(gx, gy, gz, vx, vy, vz), _dot(gx, gy, gz, ux, uy, uz)
+    inside = (area > 0.0) & (s >= 0.0) & (t >= 0.0) & (s + t <= area)
+    area = tl.where(area > 0.0, area, 1.0)
+    s, t = tl.where(inside, s / area, 0.0), tl.where(inside, t / area, 0.0)
+    qx, qy, qz = ax + s * ux + t * vx, ay + s * uy + t * vy, az + s * uz + t * vz
+    least = _dot(px - qx, py - qy, pz - qz, px - qx, py - qy, pz - qz)
+    qx, qy, qz, least = _nearer_on_segment(px, py, pz, ax, ay, az, bx, by, bz, qx, qy, qz, least)
+    qx, qy, qz, least = _nearer_on_segment(px, py, pz, bx, by, bz, cx, cy, cz, qx, qy, qz, least)
+    qx, qy, qz, least = _nearer_on_segment(px, py, pz, cx, cy, cz, ax, ay, az, qx, qy, qz, least)
+    tl.store(distance + query, tl.sqrt(least).to(tl.float32), mask=live)
+    tl.store(face + query, chosen, mask=live)
+    tl.store(closest + query * 3, qx.to(tl.float32), mask=live)
+    tl.store(closest + query * 3 + 1, qy.to(tl.float32), mask=live)
+    tl.store(closest + query * 3 + 2, qz.to(tl.float32), mask=live)
+
+
+def find_slots(points: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries in Morton order, and their closest faces, chosen in float32 in coordinates times a power of two (exact).
+
+    Returns:
+        rows (Q,) int64 of the queries in the order of the walk; slots (Q,) int32 leaf slot of each of them; order (n0 * 8,)
+        int64 face of each slot.
+    """
     largest = float(vertices.abs().max())
     scale = 2.0 ** -torch.tensor(largest, dtype=torch.float64).frexp().exponent.item() if largest > 0.0 else 1.0
-    scaled = (vertices.double() * scale).float()
-    moved = (points.double() * scale).clamp(-FAR, FAR).float()
-    tree = build_tree(scaled, faces)
-    corner = moved.amin(0).double()
-    cells = (1 << MORTON_BITS) / max(float((moved.amax(0).double() - corner).max()), 1e-300)
-    by_place = _cells(moved, corner, cells).argsort()
-    moved = moved[by_place].contiguous()
-    seeds = torch.searchsorted(tree.keys, _cells(moved, tree.corner, tree.cells)).clamp_(max=len(tree.keys) - 1)
-    slots = torch.zeros(len(moved), dtype=torch.int32, device=points.device)
+    moved = (points.double() * scale).clamp_(-FAR, FAR).float()
+    tree = build_tree((vertices.double() * scale).float(), faces)
+    rows = point_codes(moved, morton_cells(moved, moved)).argsort()
+    moved = moved[rows]
+    seeds = torch.searchsorted(tree.keys, point_codes(moved, tree.cells), out_int32=True).clamp_(max=len(tree.keys) - 1)
+    slots = torch.empty(len(moved), dtype=torch.int32, device=points.device)
     _packet_walk[(triton.cdiv(len(moved), PACKET),)](
         moved,
-        (seeds // WIDTH).int(),
+        seeds // WIDTH,
         tree.frames,
         tree.boxes,
         tree.starts,
@@ -213,16 +201,20 @@ def closest_faces(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
         BLOCK=PACKET,
         num_warps=1,
     )
-    found = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    return found.scatter_(0, by_place, tree.order[slots.long()])
+    return rows, slots, tree.order
+
+
+def closest_faces(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
+    """(Q,) int64 face closest to each point (Q, 3); all contiguous, at least one point and one face."""
+    rows, slots, order = find_slots(points, vertices, faces)
+    return torch.empty_like(rows).scatter_(0, rows, order[slots])
 
 
 def closest_point(points: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """See the public function; at least one point and one face. Distances in float64 from the user's coordinates."""
-    face = closest_faces(points, vertices, faces)
-    distances, closest = [], []
-    for part, chosen in zip(points.split(_CHUNK), face.split(_CHUNK), strict=True):
-        foot = on_triangles(part.double(), *vertices[faces[chosen]].double().unbind(1))
-        distances.append((foot - part.double()).norm(dim=1).float())
-        closest.append(foot.float())
-    return torch.cat(distances), face, torch.cat(closest)
+    """See the public function; at least one point and one face, all contiguous."""
+    rows, slots, order = find_slots(points, vertices, faces)
+    distance, face, closest = points.new_empty(len(points)), torch.empty_like(rows), torch.empty_like(points)
+    _measure[(triton.cdiv(len(points), _ITEMS),)](
+        points, vertices, faces, rows, slots, order, distance, face, closest, len(points), BLOCK=_ITEMS
+    )
+    return distance, face, closest
