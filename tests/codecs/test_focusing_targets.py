@@ -215,3 +215,36 @@ def test_slope_of_a_constant_field_is_nan():
         total_variation(torch.zeros(3), corners)
     with pytest.raises(BadArgument, match="reduction"):
         total_variation(flat, corners, epsilon=0.0)
+
+
+@pytest.mark.gpu
+def test_supervision_differs_on_the_device(device):
+    """The same signs, distances, normals' sums, occupancies and variation as on the CPU, at a step's size."""
+    mesh = together(star(300, 0.05), apart(box(0.2)))
+    queries = points(300_000)
+    here, there = Surface.of(mesh), Surface.of(mesh.to(device))
+    for name in ("faces", "edge_normals", "vertex_normals"):
+        assert torch.allclose(getattr(here, name).double(), getattr(there, name).cpu().double(), atol=1e-6), name
+    on_host, on_device = signed_distance(queries, here), signed_distance(queries.to(device), there).cpu()
+    assert torch.allclose(on_host.abs(), on_device.abs(), atol=1e-6)
+    assert float(((on_host < 0) != (on_device < 0)).double().mean()) < 1e-4  # ties of the two patches, which cross
+    grid = voxelise(mesh.vertices, mesh.faces, 64, dilation=1.0)
+    occupied = occupied_children(grid, [mesh])
+    assert torch.equal(occupied, occupied_children(grid.to(device), [mesh.to(device)]).cpu())
+    corners, moved = voxel_corners(grid), voxel_corners(grid.to(device))
+    values = torch.randn(len(corners), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(next_corners(corners), next_corners(moved).cpu())
+    assert total_variation(values.to(device), moved).item() == pytest.approx(
+        total_variation(values, corners).item(), rel=1e-5
+    )
+
+
+@pytest.mark.gpu
+def test_surface_waits_for_the_device(device):
+    mesh = star(300).to(device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        surface = Surface.of(mesh)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(surface.faces, mesh.faces)

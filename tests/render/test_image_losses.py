@@ -152,3 +152,18 @@ def test_network_that_was_forgotten():
         ImageLossConfig(depth=-1.0)
     with pytest.raises(BadArgument, match="all weights"):
         weighted_sum({}, config)
+
+
+@pytest.mark.gpu
+def test_similarity_rounds_on_the_device(device):
+    """TF32 and bf16 would be off by 1e-3; values and gradients stay within float32."""
+    first, second = pictures(2, 518, 518, 3, dtype=torch.float32)
+    expected = ssim(first.double(), second.double())
+    moved = first.to(device).requires_grad_()
+    with torch.autocast("cuda", torch.bfloat16):
+        found = ssim(moved, second.to(device))
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    exact = first.double().requires_grad_()
+    ssim(exact, second.double()).sum().backward()
+    found.sum().backward()
+    assert float((moved.grad.cpu().double() - exact.grad).norm() / exact.grad.norm()) < 1e-4
