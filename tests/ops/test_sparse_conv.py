@@ -6,7 +6,7 @@ from torch.nn.functional import conv3d
 
 from shapecodec.errors import BadArgument
 from shapecodec.grid import SparseGrid
-from shapecodec.ops.sparse_conv import ConvPlan, conv_plan, sparse_conv
+from shapecodec.ops.sparse_conv import BrickPlan, ConvPlan, conv_plan, sparse_conv
 
 # numpy 2.x under Triton's interpreter, which reads loop bounds from arrays of one element.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
@@ -170,10 +170,49 @@ def test_triton_differs_from_reference(grid, channels, out_channels, dtype):
         assert relative_error(a, b) < (1e-5 if dtype == torch.float32 else 2e-3)
 
 
-def test_triton_fails_on_an_empty_grid():
+def test_bricks_have_other_neighbours_than_their_grid():
+    children = shell_grid(6, items=2).children().children()
+    plan = conv_plan(children)
+    assert isinstance(plan, BrickPlan)
+    assert len(plan) == len(children)
+    searched = SparseGrid(children.coords, children.offsets, children.resolution).neighbours()
+    assert torch.equal(plan.neighbours, searched)
+
+
+BRICK_CASES = {
+    "one": (random_grid(1), 16, 16, torch.float32),
+    "odd": (random_grid(5, 3), 20, 33, torch.float16),
+    "split": (random_grid(3, 2), 40, 48, torch.float16),
+    "two_tiles": (random_grid(17), 16, 16, torch.float32),
+    "batch": (SparseGrid.concatenate([random_grid(2, 2), random_grid(3, 2, 1)]), 36, 20, torch.float32),
+}
+
+
+@pytest.mark.parametrize(("grid", "channels", "out_channels", "dtype"), BRICK_CASES.values(), ids=BRICK_CASES)
+def test_triton_differs_from_reference_on_bricks(grid, channels, out_channels, dtype):
+    children = grid.children()
+    tensors = problem(children, channels, out_channels, dtype)
+    ours = run(tensors, conv_plan(children), backend="triton")
+    plain = [t.detach().float().requires_grad_() for t in tensors]
+    theirs = run(plain, ConvPlan(children.neighbours()), backend="reference")
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == dtype
+        assert relative_error(a, b) < (1e-5 if dtype == torch.float32 else 2e-3)
+
+
+def test_bricks_are_planned_or_send_numbers_to_the_host():
+    children = random_grid(2).children()
+    plan = conv_plan(children)
+    run(problem(children, 16, 16), plan, backend="triton")
+    assert not {"neighbours", "pairs", "tiles"} & set(vars(plan))
+
+
+@pytest.mark.parametrize("bricks", [False, True])
+def test_triton_fails_on_an_empty_grid(bricks):
     grid = SparseGrid(torch.zeros(0, 3, dtype=torch.int32), torch.tensor([0, 0]), 8)
+    grid = grid.children() if bricks else grid
     tensors = problem(grid, 16, 16)
-    out, *grads = run(tensors, grid.neighbours(), backend="triton")
+    out, *grads = run(tensors, conv_plan(grid), backend="triton")
     assert out.shape == (0, 16)
     assert all(float(g.abs().sum()) == 0 and g.shape == t.shape for g, t in zip(grads, tensors, strict=True))
 
@@ -193,6 +232,22 @@ def test_triton_differs_from_reference_on_cuda(case, dtype, device):
     limit = {torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float32: 1e-5}[dtype]
     for name, a, b in zip(("out", "feats", "weight", "bias"), ours, theirs, strict=True):
         assert relative_error(a, b) < limit, name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [(8, 1, 64, 64), (24, 2, 96, 96), (32, 1, 192, 96), (16, 1, 200, 260)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_triton_differs_from_reference_on_bricks_on_cuda(case, dtype, device):
+    resolution, items, channels, out_channels = case
+    children = shell_grid(resolution, items=items).to(device).children()
+    tensors = problem(children, channels, out_channels, dtype, device)
+    ours = run(tensors, conv_plan(children), backend="triton")
+    theirs = run([t.detach().double().requires_grad_() for t in tensors], conv_plan(children), backend="reference")
+    limit = {torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float32: 1e-5}[dtype]
+    for name, a, b in zip(("out", "feats", "weight", "bias"), ours, theirs, strict=True):
+        assert relative_error(a, b) < limit, name
+    for a, b in zip(ours, run(tensors, conv_plan(children), backend="triton"), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.gpu

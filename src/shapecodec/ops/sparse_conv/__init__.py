@@ -12,9 +12,9 @@ from torch.autograd.function import once_differentiable
 from shapecodec.errors import BadArgument
 from shapecodec.ops.dispatch import choose
 from shapecodec.ops.sparse_conv import reference
-from shapecodec.ops.sparse_conv.plan import TAPS, ConvPlan, conv_plan
+from shapecodec.ops.sparse_conv.plan import TAPS, BrickPlan, ConvPlan, conv_plan
 
-__all__ = ["ConvPlan", "conv_plan", "sparse_conv"]
+__all__ = ["BrickPlan", "ConvPlan", "conv_plan", "sparse_conv"]
 
 
 def sparse_conv(
@@ -63,8 +63,8 @@ def _check(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan, p
         problem = f"weight {tuple(weight.shape)} is not ({TAPS}, {feats.shape[1]}, C')."
     elif bias is not None and bias.shape != weight.shape[2:]:
         problem = f"bias {tuple(bias.shape)} is not ({weight.shape[2]},)."
-    elif len({t.device for t in (feats, weight, plan.neighbours)}) > 1:
-        problem = f"feats on {feats.device}, weight on {weight.device}, neighbours on {plan.neighbours.device}."
+    elif len({t.device for t in (feats, weight, plan)}) > 1:
+        problem = f"feats on {feats.device}, weight on {weight.device}, neighbours on {plan.device}."
     elif precision not in ("ieee", "tf32"):
         problem = f"precision '{precision}' is neither ieee nor tf32."
     if problem:

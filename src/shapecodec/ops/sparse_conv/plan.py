@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shapecodec.errors import BadArgument
-from shapecodec.grid import SparseGrid
+from shapecodec.grid import SparseGrid, child_taps
 
 TAPS = 27
 TILE_ROWS = 128  # rows of one matrix tile; tiles skip the taps that none of their rows has
@@ -73,6 +73,11 @@ class ConvPlan:
     def __len__(self) -> int:
         return len(self.neighbours)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tables live."""
+        return self.neighbours.device
+
     @cached_property
     def pairs(self) -> Pairs:
         """All pairs, sorted by tap; costs one transfer of 28 numbers to the host."""
@@ -102,6 +107,37 @@ class ConvPlan:
         return Tiles(rows, taps.to(torch.int32), used.sum(1, dtype=torch.int32), table)
 
 
+class BrickPlan(ConvPlan):
+    """The plan of a grid of `children`: whole 2^3 bricks, row 8 i + slot, found through the table of their parents.
+
+    Kernels that know it read the parents' table, an eighth of the children's: nothing is built, sorted or sent to the
+    host. The children's own table, pairs and tiles exist for the others, on first use.
+
+    Args:
+        above: (N, 27) int32 neighbours of the parents.
+    """
+
+    above: Tensor
+
+    def __init__(self, above: Tensor) -> None:
+        object.__setattr__(self, "above", above)  # the base is frozen
+
+    def __len__(self) -> int:
+        return 8 * len(self.above)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tables live."""
+        return self.above.device
+
+    @cached_property
+    def neighbours(self) -> Tensor:
+        """(8 N, 27) int32 neighbours of the children."""
+        tap, slot = child_taps(self.above.device)
+        parent = self.above.index_select(1, tap.flatten()).view(-1, len(slot), TAPS)
+        return torch.where(parent >= 0, parent * 8 + slot.to(torch.int32), -1).flatten(0, 1)
+
+
 def _pattern_rank(valid: Tensor) -> Tensor:
     """(N,) int64 rank of each row's pattern of taps (N, 27) bool: rows with nearby ranks share most taps.
 
@@ -120,4 +156,8 @@ def _pattern_rank(valid: Tensor) -> Tensor:
 
 def conv_plan(grid: SparseGrid) -> ConvPlan:
     """The plan of a grid, built once and cached on it."""
-    return grid.cached("sparse_conv", lambda: ConvPlan(grid.neighbours()))
+
+    def build() -> ConvPlan:
+        return ConvPlan(grid.neighbours()) if grid.parent is None else BrickPlan(grid.parent.neighbours())
+
+    return grid.cached("sparse_conv", build)

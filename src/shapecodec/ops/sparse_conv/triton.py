@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from shapecodec.ops.sparse_conv.plan import TAPS, TILE_ROWS, ConvPlan
+from shapecodec.ops.sparse_conv.plan import TAPS, TILE_ROWS, BrickPlan, ConvPlan
 
 # Programs of the weight gradient per tile of the weight: eight times the 132 processors of an H100 over four tiles of
 # 128 x 128 (C = C' = 256), so that the last wave costs little. Partial sums then take 27 to 300 buffers of C C' floats.
@@ -24,6 +24,16 @@ SHORTEST_CHUNK = 1024  # pairs; below it the writing of partial sums would outwe
 # Row numbers are loaded one stage ahead of the rows that they name: five stages leave three buffers of rows and weights
 # (148 KB at 256 columns), three leave two.
 STAGES = 5
+
+
+@triton.jit
+def at_least_once(steps: tl.tensor) -> tl.tensor:
+    """The same number, for loops of matrix products that are never empty.
+
+    Where the compiler cannot rule out an empty loop it gives the sums a second origin, moves registers for it and then
+    runs each asynchronous product by itself (ptxas says so: C7515).
+    """
+    return tl.maximum(steps, 1)
 
 
 @triton.jit
@@ -100,8 +110,8 @@ def _partial_gradient_kernel(
     first = tl.load(starts + chunk)
     last = tl.load(ends + chunk)
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    for start in range(first, last, DEPTH):
-        pair = start + tl.arange(0, DEPTH)
+    for step in range(0, at_least_once(tl.cdiv(last - first, DEPTH))):
+        pair = first + step * DEPTH + tl.arange(0, DEPTH)
         inside = pair < last
         source = tl.load(sources + pair, mask=inside, other=0).to(tl.int64)
         target = tl.load(targets + pair, mask=inside, other=0).to(tl.int64)
@@ -144,10 +154,14 @@ def convolve(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan,
     out = feats.new_empty(len(feats), out_channels)  # every row is in one tile, so all is written
     if out.numel() == 0:
         return out
+    if isinstance(plan, BrickPlan):
+        from shapecodec.ops.sparse_conv import triton_bricks
+
+        return triton_bricks.convolve(feats, weight, bias, plan, precision)
     tiles = plan.tiles
     half = feats.dtype != torch.float32
-    columns = _block(out_channels, 256 if half else 64)
-    depth = _block(channels, 64 if half else 32)
+    columns = block(out_channels, 256 if half else 64)
+    depth = block(channels, 64 if half else 32)
     _convolve_kernel[(len(tiles.counts), triton.cdiv(out_channels, columns))](
         feats,
         weight,
@@ -175,10 +189,14 @@ def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str)
     channels, out_channels = feats.shape[1], grad.shape[1]
     if len(feats) == 0 or channels * out_channels == 0:
         return feats.new_zeros(TAPS, channels, out_channels, dtype=torch.float32)
+    if isinstance(plan, BrickPlan):
+        from shapecodec.ops.sparse_conv import triton_bricks
+
+        return triton_bricks.weight_gradient(feats, grad, plan, precision)
     pairs = plan.pairs
     starts, ends, bounds = _chunks(pairs.bounds, feats.device)
     half = feats.dtype != torch.float32
-    rows, columns = _block(channels, 128 if half else 64), _block(out_channels, 128 if half else 64)
+    rows, columns = block(channels, 128 if half else 64), block(out_channels, 128 if half else 64)
     partial = feats.new_empty(len(starts), channels, out_channels, dtype=torch.float32)
     _partial_gradient_kernel[(len(starts), triton.cdiv(channels, rows), triton.cdiv(out_channels, columns))](
         feats,
@@ -218,6 +236,25 @@ def _chunks(bounds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Te
     return packed[:count], packed[count : 2 * count], packed[2 * count :]
 
 
-def _block(size: int, most: int) -> int:
+def sum_partials(partial: Tensor, taps: int) -> Tensor:
+    """(taps, C, C') sums of partial (taps * chunks, C, C') float32 over the chunks of each tap, in their order."""
+    size = partial[0].numel()
+    bounds = torch.arange(taps + 1, dtype=torch.int32, device=partial.device) * (len(partial) // taps)
+    total = partial.new_empty(taps, *partial.shape[1:])
+    _sum_kernel[(triton.cdiv(size, 1024), taps)](partial, total, bounds, size, BLOCK=1024, num_warps=4)
+    return total
+
+
+def block(size: int, most: int) -> int:
     """The power of two that covers `size`, from 16 (the least that a matrix unit takes) to `most`."""
     return min(most, max(16, triton.next_power_of_2(size)))
+
+
+def split(size: int, most: int) -> tuple[int, int]:
+    """Two widths of tile, powers of two (the second may be 0), that cover `size` in equal steps of at most `most`.
+
+    96 = 64 + 32 and 192 = 128 + 64: a single power of two would be a quarter empty.
+    """
+    each = triton.cdiv(size, triton.cdiv(size, most))
+    wide = max(16, triton.next_power_of_2(each))
+    return (wide // 2, wide // 4) if wide >= 64 and each <= wide // 2 + wide // 4 else (wide, 0)
