@@ -267,7 +267,7 @@ def build_families(families: Sequence[str], count: int, seed: int, workers: int 
     if not families or count < 1 or workers < 1:
         raise BadArgument(f"{count} meshes of {families} by {workers} workers.", where="build_families")
     chunks = [(family, seed, start, min(start + 32, count)) for family in families for start in range(0, count, 32)]
-    made = [pair for chunk in _spread(_make_family, chunks, workers) for pair in chunk]
+    made = [pair for chunk in spread(_make_family, chunks, workers) for pair in chunk]
     own = [
         Entry(f"{family}/{seed}/{index}", licence="CC0-1.0", source="shapecodec", category=family)
         for family in families
@@ -292,10 +292,10 @@ def _decode_named(job: tuple[bytes, str]) -> Arrays:
 
 
 def _decode_all(streams: list[bytes], names: list[str], workers: int) -> list[Arrays]:
-    return _spread(_decode_named, list(zip(streams, names, strict=True)), workers)
+    return spread(_decode_named, list(zip(streams, names, strict=True)), workers)
 
 
-def _spread(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> list[Result]:
+def spread(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> list[Result]:
     """The function over all jobs, in their order; in fresh processes: a fork would inherit CUDA and threads."""
     if workers == 1:
         return [function(job) for job in jobs]

@@ -16,7 +16,7 @@ from shapecodec.camera import Camera
 from shapecodec.codecs.focusing.orient import oriented
 from shapecodec.codecs.focusing.views import CameraConfig, draw_cameras
 from shapecodec.data.augment import Augment, augmented
-from shapecodec.data.collection import Arrays, MeshCollection, _spread, build_pool
+from shapecodec.data.collection import Arrays, MeshCollection, build_pool, spread
 from shapecodec.errors import BadArgument
 from shapecodec.io.parse.weld import drop_degenerate, drop_unused, weld_exact
 from shapecodec.mesh import Mesh
@@ -162,7 +162,7 @@ def prepared_collection(meshes: MeshCollection, workers: int = 1) -> MeshCollect
         BadMesh: nothing is left of a mesh.
     """
     jobs = [meshes.mesh(index, "cpu").numpy() for index in range(len(meshes))]
-    return MeshCollection.from_arrays(_spread(_prepared, jobs, workers), meshes.entries)
+    return MeshCollection.from_arrays(spread(_prepared, jobs, workers), meshes.entries)
 
 
 def _prepared(job: Arrays) -> Arrays:
