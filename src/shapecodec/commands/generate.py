@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from shapecodec.rng import counted_seed
 
 BITS = 16  # of the latent files; the meshes are decoded from what they hold, so `decode` gives them again
 SHEET, RECORD = "sheet.png", "generation.json"
+_OURS = re.compile(rf"\d{{3,}}\.(glb|safetensors)|{re.escape(SHEET)}|{re.escape(RECORD)}")
 
 
 @torch.inference_mode()
@@ -111,10 +113,12 @@ def open_decoder(generator: Generator, codec: str | None, device: str) -> Codec:
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise BadArgument("is a file; meshes go into a folder.", where=str(out), hint="--out with another name.")
-    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
-        raise BadFile("the folder holds something else.", where=str(out), hint="a new or empty folder.")
-    for left in [*out.glob("[0-9][0-9][0-9].*"), out / SHEET]:  # of an earlier call, maybe of more shapes
-        left.unlink(missing_ok=True)
+    earlier = sorted(out.iterdir()) if out.is_dir() else []
+    foreign = [path.name for path in earlier if not _OURS.fullmatch(path.name)]
+    if foreign:
+        raise BadFile(f"the folder holds something else ({foreign[0]}).", where=str(out), hint="a new or empty folder.")
+    for path in earlier:  # of an earlier call, maybe of more shapes
+        path.unlink()
 
 
 def _start(like: Path, codec: Codec, fix_levels: int) -> Latents:

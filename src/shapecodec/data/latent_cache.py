@@ -16,13 +16,13 @@ from torch import Tensor
 
 from shapecodec.codecs.base import Codec
 from shapecodec.codecs.lagem.inputs import PointInputs
-from shapecodec.codecs.lagem.oracle import LEAST_INSIDE, inside_share
 from shapecodec.data.collection import MeshCollection, build_families
 from shapecodec.data.occupancy import LARGEST_NORM
 from shapecodec.data.procedural import KINDS
-from shapecodec.data.shape_pools import unit_sphere
+from shapecodec.data.shape_pools import is_inside, unit_sphere
 from shapecodec.errors import BadArgument
 from shapecodec.generate.batch import LatentBatch, stage_batch
+from shapecodec.mesh import Mesh
 from shapecodec.ops.farthest_points import farthest_points
 from shapecodec.rng import rng
 
@@ -32,7 +32,8 @@ SOLIDS = (
     *("perforated", "chain", "buildings", "letters", "furniture", "wheel"),
 )
 _CHUNK = 64  # shapes that are encoded at a time
-_INSIDE_POINTS = 2000
+_INSIDE_POINTS, _LEAST_INSIDE = 1024, 10  # a shape with fewer of these points inside has no inside to speak of
+_BESIDE = 0.005  # standard deviation of their distance to the surface, as of LaGeM's near points
 
 
 @dataclass(frozen=True)
@@ -215,14 +216,14 @@ def encode_all(meshes: MeshCollection, codec: Codec, config: LatentSourceConfig,
     if codec.kind != "lagem":
         raise BadArgument(f"a cache of '{codec.kind}' latents is not made here.", where="latent cache", hint="lagem.")
     surfaces: list[Tensor] = []
-    kept: list[int] = []
-    for index in range(len(meshes)):
+    found: list[Tensor] = []
+    for index in range(len(meshes)):  # nothing in here waits for the device
         mesh = unit_sphere(meshes.mesh(index))
-        if inside_share(mesh, _INSIDE_POINTS) < LEAST_INSIDE:
-            continue
         generator = rng(config.seed, purpose=f"latent cache {mesh.name}", device=mesh.vertices.device)
-        surfaces.append(mesh.sample(config.surface, generator)[0])
-        kept.append(index)
+        surface, faces = mesh.sample(config.surface, generator)
+        surfaces.append(surface)
+        found.append(_inside_count(mesh, surface[:_INSIDE_POINTS], faces[:_INSIDE_POINTS], generator))
+    kept = (torch.stack(found) >= _LEAST_INSIDE).nonzero()[:, 0].tolist()
     if not kept:
         raise BadArgument(f"none of {len(meshes)} shapes has an inside.", where="latent cache", hint="closed meshes.")
     if len(kept) < len(meshes):
@@ -237,8 +238,14 @@ def encode_all(meshes: MeshCollection, codec: Codec, config: LatentSourceConfig,
     categories = [meshes.entries[i].category or "other" for i in kept]
     classes = tuple(sorted(set(categories)))
     labels = torch.tensor([classes.index(name) for name in categories], device=codec.device)
-    levels = _encoded(torch.stack(surfaces), codec, config)
+    levels = _encoded(torch.stack([surfaces[i] for i in kept]), codec, config)
     return LatentCache(levels, labels, classes, names, sum(i < real for i in kept))
+
+
+def _inside_count(mesh: Mesh, surface: Tensor, faces: Tensor, generator: torch.Generator) -> Tensor:
+    """0-dim: how many points beside the surface are inside; half of them are for a solid, none for a sheet."""
+    beside = torch.randn(len(surface), 1, generator=generator, device=surface.device) * _BESIDE
+    return is_inside(surface + beside * mesh.face_normals()[faces], mesh).sum()
 
 
 def _encoded(surfaces: Tensor, codec: Any, config: LatentSourceConfig) -> tuple[Tensor, ...]:
