@@ -13,6 +13,7 @@ from shapecodec.io.latent_file import load_latents, save_latents
 from shapecodec.latents import Latents, Level
 from shapecodec.mesh import Mesh
 from shapecodec.ops.closest_point import closest_point
+from shapecodec.recipes import find_recipe
 from shapecodec.rng import rng
 
 SMALL = LagemConfig(
@@ -56,6 +57,15 @@ def test_published_parameter_count_that_is_missed(millions, config):
     with torch.device("meta"):
         count = sum(p.numel() for p in Lagem(config).parameters())
     assert round(count / 1e6, 2) == millions
+
+
+def test_small_recipes_that_are_not_comparable():
+    recipes = [find_recipe(name) for name in ("lagem-small", "vecset-small")]
+    numbers = [sum(a * b for a, b in zip(r.codec.tokens, r.codec.latent, strict=True)) for r in recipes]
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in Lagem(r.codec).parameters()) for r in recipes]
+    assert numbers[0] == numbers[1] and abs(counts[0] / counts[1] - 1) < 0.02
+    assert recipes[0].source == recipes[1].source and recipes[0].run == recipes[1].run
 
 
 def test_input_that_enters_twice_where_equation_8_has_it_once():

@@ -111,9 +111,10 @@ def load_pools(path: str | Path, key: str | None = None, device: torch.device | 
     except SafetensorError as error:
         raise BadFile(f"not a readable .safetensors file ({error}).", where=str(path), hint=hint) from error
     try:
-        sums, found = json.loads(about["sums"]), {name: _checksum(t) for name, t in tensors.items()}
-        found |= {name: zlib.crc32(about[name].encode()) for name in ("names", "left_out")}
-        wrong = sorted(name for name in sums.keys() | found.keys() if sums.get(name) != found.get(name))
+        sums: dict[str, int] = json.loads(about["sums"])
+        seen = {name: _checksum(t) for name, t in tensors.items()}
+        seen |= {name: zlib.crc32(about[name].encode()) for name in ("names", "left_out")}
+        wrong = sorted(name for name in sums.keys() | seen.keys() if sums.get(name) != seen.get(name))
     except (KeyError, ValueError) as error:
         raise BadFile(f"its description is damaged ({error}).", where=str(path), hint=hint) from error
     if wrong:
@@ -129,4 +130,4 @@ def _tensors(pools: ShapePools) -> dict[str, Tensor]:
 
 
 def _checksum(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy()) if tensor.numel() else 0
+    return zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data) if tensor.numel() else 0

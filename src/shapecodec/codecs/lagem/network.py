@@ -76,7 +76,7 @@ class Decoder(nn.Module):
             if number:
                 x = maybe_again(self.recompute_upsampling, self.upsample[number - 1], feats, done[-1])
                 x = feats + x if self.doubled_input else x
-            for block in stage:  # type: ignore[union-attr]
+            for block in stage:  # type: ignore[attr-defined]
                 x = maybe_again(self.recompute_coarse and number + 1 < len(levels), block, x)
             done.append(x)
         return done
