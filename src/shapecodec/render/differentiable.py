@@ -16,8 +16,11 @@ from torch.nn.functional import normalize
 
 from shapecodec.camera import Camera
 from shapecodec.errors import BadArgument
+from shapecodec.ops.dispatch import choose
 from shapecodec.ops.rasterise import Fragments, rasterise
 from shapecodec.render.silhouette import WALK, blend, crossings, edge_neighbours
+
+BACKENDS = ("reference", "triton")
 
 
 class Weights(NamedTuple):
@@ -167,15 +170,36 @@ def render_mesh(
 
 
 def blended(
-    picture: Tensor, clip: Tensor, faces: Tensor, seen: Fragments, *, neighbours: Tensor | None = None, walk: int = WALK
+    picture: Tensor,
+    clip: Tensor,
+    faces: Tensor,
+    seen: Fragments,
+    *,
+    neighbours: Tensor | None = None,
+    walk: int = WALK,
+    backend: str = "auto",
 ) -> Tensor:
-    """Any picture (B, H, W, C) of the mesh with its outlines blended, rows first; see `silhouette`."""
+    """Any picture (B, H, W, C) of the mesh with its outlines blended, rows first; see `silhouette`.
+
+    On CUDA gradients of vertices are atomic sums, except under `torch.use_deterministic_algorithms`, where "auto" takes the
+    reference.
+    """
+    if _backend(backend, clip.device) == "triton":
+        from shapecodec.render.triton.outlines import blended as run
+
+        return run(picture, clip, faces, seen, neighbours, walk)
     if neighbours is None:
         neighbours = edge_neighbours(faces)
     for axis in (2, 1):
         found = crossings(clip, faces, seen.face, seen.depth, neighbours, axis, walk=walk)
         picture = blend(picture, clip, found)
     return picture
+
+
+def _backend(name: str, device: torch.device) -> str:
+    if name == "auto" and torch.are_deterministic_algorithms_enabled():
+        return "reference"
+    return choose(name, device, available=BACKENDS, op="render")
 
 
 def _owners(face: Tensor, faces: int) -> tuple[Tensor, Tensor]:

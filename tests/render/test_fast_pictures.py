@@ -1,0 +1,93 @@
+"""The kernels of the differentiable pictures against the reference: values and gradients."""
+
+import math
+
+import pytest
+import torch
+
+from shapecodec.camera import Camera, orbit
+from shapecodec.ops.rasterise import rasterise
+from shapecodec.render.differentiable import blended, to_clip
+from shapecodec.render.silhouette import edge_neighbours
+
+
+def ball(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """2 n by n quads around the axis, open at the poles, with bumps."""
+    polar = torch.linspace(0.1, math.pi - 0.1, n + 1, dtype=torch.float64)
+    around = torch.linspace(0, 2 * math.pi, 2 * n + 1, dtype=torch.float64)[:-1]
+    p, q = torch.meshgrid(polar, around, indexing="ij")
+    radius = 0.4 + 0.05 * (5 * p).sin() * (4 * q).sin()
+    vertices = torch.stack([p.sin() * q.sin(), p.cos(), p.sin() * q.cos()], -1) * radius[..., None]
+    k = torch.arange(2 * n * n)
+    row, column = k // (2 * n) * (2 * n), k % (2 * n)
+    a, b = row + column, row + (column + 1) % (2 * n)
+    return vertices.view(-1, 3), torch.stack([a, a + 2 * n, b + 2 * n, a, b + 2 * n, b], 1).view(-1, 3)
+
+
+def soup() -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces through each other and behind the camera, some without area, some twice, three at one edge."""
+    generator = torch.Generator().manual_seed(2)
+    corners = torch.rand(40, 1, 3, generator=generator) - 0.5 + torch.rand(40, 3, 3, generator=generator) - 0.5
+    faces = torch.arange(120).view(40, 3)
+    odd = torch.tensor([[7, 7, 7], [8, 9, 8], [12, 13, 40], [12, 13, 50]])
+    return corners.view(-1, 3).double(), torch.cat([faces, faces[5:9], odd])
+
+
+SCENES = {"faces of pixels": lambda: ball(6), "faces below a pixel": lambda: ball(40), "soup": soup}
+
+
+def cameras(width: int, height: int) -> list[Camera]:
+    return [Camera.perspective(orbit(yaw, 30, 1.6), (0, 0, 0), 40.0, (width, height)) for yaw in (20, 130)]
+
+
+def blends(scene: str, dtype: torch.dtype, backend: str, *, table: bool = False) -> list[torch.Tensor]:
+    vertices, faces = SCENES[scene]()
+    clip = to_clip(vertices.to(dtype), cameras(23, 17)).requires_grad_()
+    seen = rasterise(clip, faces, (23, 17))
+    generator = torch.Generator().manual_seed(1)
+    values, weights = (torch.rand(2, 17, 23, 3, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    values.requires_grad_()
+    neighbours = edge_neighbours(faces) if table else None
+    out = blended(values, clip, faces, seen, neighbours=neighbours, backend=backend)
+    assert (out != values).any(-1).sum() > 20
+    return [out.detach(), *torch.autograd.grad((out * weights).sum(), (values, clip))]
+
+
+@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("scene", SCENES)
+def test_kernels_blend_other_outlines(scene: str, table: bool) -> None:
+    pytest.importorskip("triton")
+    theirs, ours = (blends(scene, torch.float64, name, table=table) for name in ("reference", "triton"))
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12 * float(b.abs().max()))
+
+
+def test_kernels_blend_in_single_precision() -> None:
+    pytest.importorskip("triton")
+    for a, b in zip(*(blends("faces of pixels", torch.float32, name) for name in ("triton", "reference")), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
+def test_nothing_to_blend() -> None:
+    pytest.importorskip("triton")
+    clip = torch.zeros(1, 0, 4)
+    seen = rasterise(clip, torch.zeros(0, 3, dtype=torch.int64), (5, 4))
+    values = torch.rand(1, 4, 5, 2)
+    assert torch.equal(blended(values, clip, torch.zeros(0, 3, dtype=torch.int64), seen, backend="triton"), values)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n", [30, 400])
+def test_blends_at_the_size_of_training_on_cuda(n: int, device: str) -> None:
+    vertices, faces = (value.to(device) for value in ball(n))
+    clip = to_clip(vertices, cameras(518, 518)).requires_grad_()
+    seen = rasterise(clip, faces, (518, 518))
+    generator = torch.Generator(device).manual_seed(1)
+    values, weights = (torch.rand(2, 518, 518, 5, generator=generator, device=device).double() for _ in range(2))
+    values.requires_grad_()
+    theirs, ours = (blended(values, clip, faces, seen, backend=name) for name in ("reference", "triton"))
+    assert (theirs != values).any(-1).sum() > 2000
+    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    grads = (torch.autograd.grad((out * weights).sum(), (values, clip)) for out in (ours, theirs))
+    for a, b in zip(*grads, strict=True):
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-9 * float(b.abs().max()))
