@@ -77,8 +77,8 @@ def lagem_small() -> Recipe[OccupancySourceConfig]:
     """The released `lagem-small`: 31.4M parameters, ShapeNet's levels, 11,264 numbers, real meshes and procedural solids, one GPU.
 
     Departures from the paper for a run of minutes; docs/notebook.md has the measurements behind them. Muon. Near queries weigh as
-    much as volume queries, half of the shapes are not rotated, half are bent. Points carry normals. 18 of the 24 self-attention
-    blocks are on the finest level: spread evenly, those of the coarsest one learnt to do nothing.
+    much as volume queries, three quarters of the shapes are not rotated, a quarter is bent. Points carry normals. 18 of the 24
+    self-attention blocks are on the finest level: spread evenly, those of the coarsest one learnt to do nothing.
     """
     return Recipe(
         "lagem",
@@ -91,7 +91,7 @@ def lagem_small() -> Recipe[OccupancySourceConfig]:
             normals=True,
             near_weight=1.0,
         ),
-        OccupancySourceConfig(points=4096, normals=True, bend=0.5),
+        OccupancySourceConfig(points=4096, normals=True, rotate=0.25, bend=0.25),
         RunConfig(
             time_budget_s=900.0,
             lr=3e-3,
