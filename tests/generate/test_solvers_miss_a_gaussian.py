@@ -124,13 +124,10 @@ def test_heun_is_of_first_order():
     for steps in (32, 64):
         errors[steps] = float((edm.sample(perfect_edm(edm), noise, DENSE, steps=steps) - exact).abs().mean())
     assert errors[64] < errors[32] / 3
-    flow = {
-        (solver, steps): float(
-            (Flow(solver=solver).sample(perfect_flow, noise, DENSE, steps=steps) - MEAN - STD * noise).abs().mean()
-        )
-        for solver in ("euler", "heun")
-        for steps in (32, 64)
-    }
+    flow = {}
+    for solver, steps in (("euler", 64), ("heun", 32), ("heun", 64)):
+        made = Flow(solver=solver).sample(perfect_flow, noise, DENSE, steps=steps)
+        flow[solver, steps] = float((made - MEAN - STD * noise).abs().mean())
     assert flow["heun", 64] < flow["heun", 32] / 3 and flow["heun", 64] < flow["euler", 64] / 5
 
 
@@ -168,7 +165,7 @@ def test_progress_is_not_what_was_promised():
         for steps in (1, 5):
             calls = []
             network = perfect_edm(process) if isinstance(process, Edm) else perfect_flow
-            process.sample(network, normal(1, 2, 4), DENSE, steps=steps, progress=lambda: calls.append(1))
+            process.sample(network, normal(1, 2, 4), DENSE, steps=steps, progress=lambda c=calls: c.append(1))
             assert len(calls) == process.evaluations(steps)
 
 

@@ -32,7 +32,10 @@ SOLIDS = (
     *("perforated", "chain", "buildings", "letters", "furniture", "wheel"),
 )
 _CHUNK = 64  # shapes that are encoded at a time
-_INSIDE_POINTS, _LEAST_INSIDE = 1024, 10  # a shape with fewer of these points inside has no inside to speak of
+_INSIDE_POINTS, _LEAST_INSIDE = (
+    1024,
+    0.01,
+)  # a shape with a smaller share of these points inside has no inside to speak of
 _BESIDE = 0.005  # standard deviation of their distance to the surface, as of LaGeM's near points
 
 
@@ -222,7 +225,7 @@ def encode_all(meshes: MeshCollection, codec: Codec, config: LatentSourceConfig,
         generator = rng(config.seed, purpose=f"latent cache {mesh.name}", device=mesh.vertices.device)
         surface, faces = mesh.sample(config.surface, generator)
         surfaces.append(surface)
-        found.append(_inside_count(mesh, surface[:_INSIDE_POINTS], faces[:_INSIDE_POINTS], generator))
+        found.append(_inside_share(mesh, surface[:_INSIDE_POINTS], faces[:_INSIDE_POINTS], generator))
     kept = (torch.stack(found) >= _LEAST_INSIDE).nonzero()[:, 0].tolist()
     if not kept:
         raise BadArgument(f"none of {len(meshes)} shapes has an inside.", where="latent cache", hint="closed meshes.")
@@ -242,10 +245,10 @@ def encode_all(meshes: MeshCollection, codec: Codec, config: LatentSourceConfig,
     return LatentCache(levels, labels, classes, names, sum(i < real for i in kept))
 
 
-def _inside_count(mesh: Mesh, surface: Tensor, faces: Tensor, generator: torch.Generator) -> Tensor:
-    """0-dim: how many points beside the surface are inside; half of them are for a solid, none for a sheet."""
+def _inside_share(mesh: Mesh, surface: Tensor, faces: Tensor, generator: torch.Generator) -> Tensor:
+    """0-dim: share of points beside the surface that are inside; half of them are for a solid, none for a sheet."""
     beside = torch.randn(len(surface), 1, generator=generator, device=surface.device) * _BESIDE
-    return is_inside(surface + beside * mesh.face_normals()[faces], mesh).sum()
+    return is_inside(surface + beside * mesh.face_normals()[faces], mesh).float().mean()
 
 
 def _encoded(surfaces: Tensor, codec: Any, config: LatentSourceConfig) -> tuple[Tensor, ...]:
