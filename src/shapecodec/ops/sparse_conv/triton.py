@@ -37,6 +37,33 @@ def at_least_once(steps: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def gather_rows(
+    feats: tl.tensor, source: tl.tensor, channels: tl.tensor, channel: tl.tensor, inside: tl.tensor
+) -> tl.tensor:
+    """(rows, channels) of the rows `source`, zeros where it is negative or the channel is not inside."""
+    here = feats + source.to(tl.int64)[:, None] * channels + channel[None, :]
+    return tl.load(here, mask=(source >= 0)[:, None] & inside[None, :], other=0.0)
+
+
+@triton.jit
+def store_rows(
+    total: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    row: tl.tensor,
+    live: tl.tensor,
+    column: tl.tensor,
+    out_channels: tl.tensor,
+    HAS_BIAS: tl.constexpr,
+) -> None:
+    """Adds the bias and writes the live rows."""
+    if HAS_BIAS:
+        total += tl.load(bias + column, mask=column < out_channels, other=0.0).to(tl.float32)[None, :]
+    here = out + row.to(tl.int64)[:, None] * out_channels + column[None, :]
+    tl.store(here, total.to(out.dtype.element_ty), mask=live[:, None] & (column < out_channels)[None, :])
+
+
+@triton.jit
 def _convolve_kernel(
     feats: tl.tensor,
     weight: tl.tensor,

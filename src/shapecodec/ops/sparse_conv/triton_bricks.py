@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from shapecodec.ops.sparse_conv.plan import TAPS, BrickPlan
-from shapecodec.ops.sparse_conv.triton import at_least_once, block, split, sum_partials
+from shapecodec.ops.sparse_conv.triton import at_least_once, block, gather_rows, split, store_rows, sum_partials
 
 LINES = 9  # taps by (dx, dy)
 
@@ -39,33 +39,6 @@ def _neighbour(above: tl.tensor, row: tl.tensor, live: tl.tensor, tap: tl.tensor
     parent_tap = ((x + 2) >> 1) * 9 + ((y + 2) >> 1) * 3 + ((z + 2) >> 1)
     parent = tl.load(above + (row >> 3) * 27 + parent_tap, mask=live, other=-1)
     return tl.where(parent >= 0, parent * 8 + (x & 1) * 4 + (y & 1) * 2 + (z & 1), -1)
-
-
-@triton.jit
-def gather_rows(
-    feats: tl.tensor, source: tl.tensor, channels: tl.tensor, channel: tl.tensor, inside: tl.tensor
-) -> tl.tensor:
-    """(rows, channels) of the rows `source`, zeros where it is negative or the channel is not inside."""
-    here = feats + source.to(tl.int64)[:, None] * channels + channel[None, :]
-    return tl.load(here, mask=(source >= 0)[:, None] & inside[None, :], other=0.0)
-
-
-@triton.jit
-def store_rows(
-    total: tl.tensor,
-    bias: tl.tensor,
-    out: tl.tensor,
-    row: tl.tensor,
-    live: tl.tensor,
-    column: tl.tensor,
-    out_channels: tl.tensor,
-    HAS_BIAS: tl.constexpr,
-) -> None:
-    """Adds the bias and writes the live rows."""
-    if HAS_BIAS:
-        total += tl.load(bias + column, mask=column < out_channels, other=0.0).to(tl.float32)[None, :]
-    here = out + row.to(tl.int64)[:, None] * out_channels + column[None, :]
-    tl.store(here, total.to(out.dtype.element_ty), mask=live[:, None] & (column < out_channels)[None, :])
 
 
 @triton.jit
