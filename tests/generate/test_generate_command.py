@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,8 +11,9 @@ from shapecodec import cli
 from shapecodec.codecs.lagem import Lagem, LagemConfig
 from shapecodec.codecs.lagem.inputs import PointInputs
 from shapecodec.codecs.registry import load_codec
-from shapecodec.data.collection import build_families
-from shapecodec.data.latent_cache import LatentSourceConfig, open_latent_source
+from shapecodec.data.collection import MeshCollection, build_families
+from shapecodec.data.latent_cache import LatentSourceConfig, encode_all, open_latent_source
+from shapecodec.data.manifest import Entry
 from shapecodec.data.shape_pools import unit_sphere
 from shapecodec.errors import BadArgument, BadFile
 from shapecodec.generate.cascade import CascadeConfig
@@ -200,12 +202,18 @@ def test_cached_view_is_of_another_shape(codec):
     assert float(torch.cdist(cache.levels[2][0, 0].float(), wanted).amin(1).max()) > 0.05
 
 
-def test_sheets_are_taken_for_solids(codec, recwarn):
-    lagem = load_codec(codec)
-    sheets = replace(SOURCE, families=("foliage", "gear"), per_family=8)
-    source = open_latent_source(sheets, lagem)
-    assert any("have no inside" in str(warning.message) for warning in recwarn)
-    assert "gear" in source.cache.classes and len(source.cache) < 16
+def test_sheets_are_taken_for_solids(codec):
+    lagem, gears = load_codec(codec), build_families(("gear",), 2, 0)
+    square = (
+        np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32),
+        np.array([[0, 1, 2], [0, 2, 3]], np.int32),
+    )
+    flat = MeshCollection.from_arrays([square], [Entry("square", category="sheet")])
+    with pytest.warns(RuntimeWarning, match="1 of 3 meshes have no inside and are left out: square"):
+        cache = encode_all(MeshCollection.joined([flat, gears]), lagem, SOURCE, real=1)
+    assert (cache.classes, cache.real, len(cache)) == (("gear",), 0, 2)
+    with pytest.raises(BadArgument, match="none of 1 shapes has an inside"):
+        encode_all(flat, lagem, SOURCE, real=1)
     for bad in ({"families": ("unicorn",)}, {"shapes": ()}, {"views": 0}, {"stretch": (0.0, 1.0)}, {"real": 2.0}):
         with pytest.raises(BadArgument):
             replace(SOURCE, **bad)
