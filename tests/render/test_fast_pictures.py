@@ -7,7 +7,7 @@ import torch
 
 from shapecodec.camera import Camera, orbit
 from shapecodec.ops.rasterise import rasterise
-from shapecodec.render.differentiable import blended, to_clip
+from shapecodec.render.differentiable import blended, corner_weights, interpolate, to_clip
 from shapecodec.render.silhouette import edge_neighbours
 
 
@@ -66,6 +66,40 @@ def test_kernels_blend_in_single_precision() -> None:
     pytest.importorskip("triton")
     for a, b in zip(*(blends("faces of pixels", torch.float32, name) for name in ("triton", "reference")), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
+def shades(scene: str, dtype: torch.dtype, backend: str, *, per_view: bool = False) -> list[torch.Tensor]:
+    vertices, faces = SCENES[scene]()
+    clip = to_clip(vertices.to(dtype), cameras(23, 17)).requires_grad_()
+    face = rasterise(clip, faces, (23, 17)).face
+    generator = torch.Generator().manual_seed(1)
+    size = (2, len(vertices), 5) if per_view else (len(vertices), 5)
+    values = torch.rand(size, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    weights = corner_weights(clip, faces, face, backend=backend)
+    out = interpolate(values, faces, face, weights, backend=backend)
+    slope = torch.rand(out.shape, generator=generator, dtype=torch.float64).to(dtype)
+    return [
+        out.detach(),
+        weights.corners.detach(),
+        *torch.autograd.grad((out * slope).sum(), (clip, values)),
+        weights.front,
+    ]
+
+
+@pytest.mark.parametrize("per_view", [False, True])
+@pytest.mark.parametrize("scene", SCENES)
+def test_kernels_interpolate_beside_the_pixel(scene: str, per_view: bool) -> None:
+    pytest.importorskip("triton")
+    theirs, ours = (shades(scene, torch.float64, name, per_view=per_view) for name in ("reference", "triton"))
+    assert torch.equal(ours.pop(), theirs.pop())
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12 * float(b.abs().max()))
+
+
+def test_kernels_interpolate_in_single_precision() -> None:
+    pytest.importorskip("triton")
+    for a, b in zip(*(shades("soup", torch.float32, name) for name in ("triton", "reference")), strict=True):
+        assert torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5 * float(b.abs().max()))
 
 
 def test_nothing_to_blend() -> None:

@@ -59,7 +59,7 @@ def to_clip(vertices: Tensor, cameras: Sequence[Camera]) -> Tensor:
     return vertices[:, :1] * x + vertices[:, 1:2] * y + vertices[:, 2:] * z + shift
 
 
-def corner_weights(clip: Tensor, faces: Tensor, face: Tensor) -> Weights:
+def corner_weights(clip: Tensor, faces: Tensor, face: Tensor, *, backend: str = "auto") -> Weights:
     """Barycentric coordinates of the pixels' centres on the faces that they see.
 
     In homogeneous coordinates (Olano and Greer 1997, section 3): with corners (x, y, w) as seen from a centre, d = (x, y) -
@@ -70,7 +70,12 @@ def corner_weights(clip: Tensor, faces: Tensor, face: Tensor) -> Weights:
         clip: (B, V, 4) with gradients.
         faces: (F, 3) int64.
         face: (B, H, W) int32 from `rasterise`.
+        backend: auto, reference or triton.
     """
+    if len(faces) and _backend(backend, clip.device) == "triton":
+        from shapecodec.render.triton.shading import CornerWeights
+
+        return Weights(*CornerWeights.apply(clip.contiguous(), faces.contiguous(), face.contiguous()))
     batch, height, width = face.shape
     background, owner = _owners(face, len(faces))
     view = torch.arange(batch, device=clip.device).repeat_interleave(height * width)
@@ -90,7 +95,7 @@ def corner_weights(clip: Tensor, faces: Tensor, face: Tensor) -> Weights:
     return Weights(torch.where(background[..., None], 0.0, weights), (total > 0) & ~background)
 
 
-def interpolate(values: Tensor, faces: Tensor, face: Tensor, weights: Weights) -> Tensor:
+def interpolate(values: Tensor, faces: Tensor, face: Tensor, weights: Weights, *, backend: str = "auto") -> Tensor:
     """Values of vertices at the pixels, with gradients to both values and weights.
 
     Args:
@@ -98,10 +103,17 @@ def interpolate(values: Tensor, faces: Tensor, face: Tensor, weights: Weights) -
         faces: (F, 3) int64.
         face: (B, H, W) int32.
         weights: of `corner_weights`.
+        backend: auto, reference or triton.
 
     Returns:
         (B, H, W, C), 0 on the background.
     """
+    if len(faces) and face.numel() and _backend(backend, values.device) == "triton":
+        from shapecodec.render.triton.shading import Interpolated
+
+        given = (values, weights.corners, faces, face)
+        found: Tensor = Interpolated.apply(*(value.contiguous() for value in given))
+        return found
     batch, height, width = face.shape
     _, owner = _owners(face, len(faces))
     rows = faces[owner]

@@ -62,7 +62,7 @@ def _across(
 
 
 @triton.jit
-def _point(clip: tl.tensor, vertex: tl.tensor, live: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+def clip_point(clip: tl.tensor, vertex: tl.tensor, live: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """x, y, w."""
     at = clip + vertex * 4
     x = tl.load(at, mask=live, other=0.0)
@@ -71,7 +71,7 @@ def _point(clip: tl.tensor, vertex: tl.tensor, live: tl.tensor) -> tuple[tl.tens
 
 
 @triton.jit
-def _centre(i: tl.tensor, width: tl.tensor, height: tl.tensor, like: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+def pixel_centre(i: tl.tensor, width: tl.tensor, height: tl.tensor, like: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """A pixel's centre in half images."""
     column = (i % width).to(like.dtype.element_ty) + 0.5
     row = ((i // width) % height).to(like.dtype.element_ty) + 0.5
@@ -128,8 +128,8 @@ def find_outlines(
     swap = tl.load(depth + j, mask=active > 0, other=0.0) < tl.load(depth + i, mask=active > 0, other=0.0)
     current = tl.where(swap, high, low)
     behind = tl.where(swap, low, high)
-    near_x, near_y = _centre(tl.where(swap, j, i), width, height, clip)
-    far_x, far_y = _centre(tl.where(swap, i, j), width, height, clip)
+    near_x, near_y = pixel_centre(tl.where(swap, j, i), width, height, clip)
+    far_x, far_y = pixel_centre(tl.where(swap, i, j), width, height, clip)
     scene = clip + i // (width * height) * vertices * 4
     first = tl.zeros_like(i)
     second = tl.zeros_like(i) - 1
@@ -139,9 +139,9 @@ def find_outlines(
         v0 = tl.load(faces + current * 3, mask=on, other=0)
         v1 = tl.load(faces + current * 3 + 1, mask=on, other=0)
         v2 = tl.load(faces + current * 3 + 2, mask=on, other=0)
-        x0, y0, w0 = _point(scene, v0, on)
-        x1, y1, w1 = _point(scene, v1, on)
-        x2, y2, w2 = _point(scene, v2, on)
+        x0, y0, w0 = clip_point(scene, v0, on)
+        x1, y1, w1 = clip_point(scene, v1, on)
+        x2, y2, w2 = clip_point(scene, v2, on)
         h0, h1, h2 = _weights(x0, y0, w0, x1, y1, w1, x2, y2, w2, near_x, near_y)
         t0, t1, t2 = _weights(x0, y0, w0, x1, y1, w1, x2, y2, w2, far_x, far_y)
         total = h0 + h1 + h2
@@ -149,7 +149,7 @@ def find_outlines(
         s0, s1, s2 = _share(h0, t0, turned), _share(h1, t1, turned), _share(h2, t2, turned)
         corner = tl.where((s0 <= s1) & (s0 <= s2), 0, tl.where(s1 <= s2, 1, 2))
         on = on & (tl.minimum(s0, tl.minimum(s1, s2)) <= 1)
-        a, b, tip = _pick(corner, v1, v2, v0), _pick(corner, v2, v0, v1), _pick(corner, v0, v1, v2)
+        a, b = _pick(corner, v1, v2, v0), _pick(corner, v2, v0, v1)
         ax, ay, aw = _pick(corner, x1, x2, x0), _pick(corner, y1, y2, y0), _pick(corner, w1, w2, w0)
         bx, by, bw = _pick(corner, x2, x0, x1), _pick(corner, y2, y0, y1), _pick(corner, w2, w0, w1)
         la, lb, lc = ay * bw - aw * by, aw * bx - ax * bw, ax * by - ay * bx
@@ -162,7 +162,7 @@ def find_outlines(
             faces + other * 3 + 1, mask=beyond, other=0
         )
         opposite += tl.load(faces + other * 3 + 2, mask=beyond, other=0) - a - b
-        ox, oy, ow = _point(scene, opposite, beyond)
+        ox, oy, ow = clip_point(scene, opposite, beyond)
         tip_x, tip_y, tip_w = _pick(corner, x0, x1, x2), _pick(corner, y0, y1, y2), _pick(corner, w0, w1, w2)
         folds = beyond & (_side(la, lb, lc, tip_x, tip_y, tip_w) * _side(la, lb, lc, ox, oy, ow) > 0)
         outline = on & ((other == -1) | folds)
@@ -192,10 +192,10 @@ def _pair(
     base = i // (width * height) * vertices
     a = base + tl.where(swap, -1 - a, a)
     b = base + b
-    ax, ay, aw = _point(clip, a, has)
-    bx, by, bw = _point(clip, b, has)
-    near_x, near_y = _centre(tl.where(swap, i + stride, i), width, height, clip)
-    far_x, far_y = _centre(tl.where(swap, i, i + stride), width, height, clip)
+    ax, ay, aw = clip_point(clip, a, has)
+    bx, by, bw = clip_point(clip, b, has)
+    near_x, near_y = pixel_centre(tl.where(swap, i + stride, i), width, height, clip)
+    far_x, far_y = pixel_centre(tl.where(swap, i, i + stride), width, height, clip)
     first = (ax - near_x * aw) * (by - near_y * bw) - (ay - near_y * aw) * (bx - near_x * bw)
     second = (ax - far_x * aw) * (by - far_y * bw) - (ay - far_y * aw) * (bx - far_x * bw)
     share = first / tl.where(has, first - second, 1.0)
@@ -260,10 +260,10 @@ def blend_gradients(
     gap = tl.where(has, first - second, 1.0)
     of_first, of_second = -moved * second / (gap * gap), moved * first / (gap * gap)
     swap = reaches != forward
-    near_x, near_y = _centre(tl.where(swap, i + stride, i), width, height, clip)
-    far_x, far_y = _centre(tl.where(swap, i, i + stride), width, height, clip)
-    ax, ay, aw = _point(clip, a, has)
-    bx, by, bw = _point(clip, b, has)
+    near_x, near_y = pixel_centre(tl.where(swap, i + stride, i), width, height, clip)
+    far_x, far_y = pixel_centre(tl.where(swap, i, i + stride), width, height, clip)
+    ax, ay, aw = clip_point(clip, a, has)
+    bx, by, bw = clip_point(clip, b, has)
     near, far = of_first * (by - near_y * bw), of_second * (by - far_y * bw)
     near_low, far_low = -of_first * (bx - near_x * bw), -of_second * (bx - far_x * bw)
     row = grad_clip + a * 4
@@ -280,7 +280,7 @@ def blend_gradients(
     tl.atomic_add(row + 3, -turn, mask=has, sem="relaxed")
 
 
-def _programs(count: int, values: Tensor, block: int) -> tuple[int, int]:
+def programs_for(count: int, values: Tensor, block: int) -> tuple[int, int]:
     """How many programs of how many lanes; larger ones under the interpreter, where the number of programs is what costs."""
     block = block if values.is_cuda else 1024
     return triton.cdiv(count, block), block
@@ -293,7 +293,7 @@ def half_edges(faces: Tensor) -> tuple[Tensor, Tensor]:
         raise BadArgument(f"{len(faces):,} faces; at most {(1 << 31) // 3:,}.", where="blended")
     heads = torch.full((1 << max(count // 2, 1).bit_length(),), -1, dtype=torch.int32, device=faces.device)
     following = torch.empty(count, dtype=torch.int32, device=faces.device)
-    programs, block = _programs(count, faces, 1024)
+    programs, block = programs_for(count, faces, 1024)
     link_edges[(programs,)](faces, heads, following, len(heads) - 1, count, BLOCK=block)
     return heads, following
 
@@ -304,7 +304,7 @@ def outlines(clip: Tensor, faces: Tensor, seen: Fragments, neighbours: Tensor | 
     pixels = batch * height * width
     edges = torch.empty((2, batch, height, width, 2), dtype=torch.int32, device=clip.device)
     heads, following = half_edges(faces) if neighbours is None else (neighbours.contiguous(), neighbours)
-    programs, block = _programs(pixels, clip, 32)
+    programs, block = programs_for(pixels, clip, 32)
     find_outlines[(programs, 2)](
         clip, faces, seen.face, seen.depth, heads, following, edges, len(heads) - 1, clip.shape[1], width, height, pixels,
         walk, TABLE=neighbours is not None, BLOCK=block, num_warps=1,
@@ -321,7 +321,7 @@ class Blended(torch.autograd.Function):
         batch, height, width, channels = picture.shape
         pixels, wide = batch * height * width, triton.next_power_of_2(max(channels, 1))
         stages = [picture]
-        programs, block = _programs(pixels, picture, max(1024 // wide, 16))
+        programs, block = programs_for(pixels, picture, max(1024 // wide, 16))
         for direction, stride in enumerate((1, width)):
             stages.append(torch.empty_like(picture))
             blend_pixels[(programs,)](
@@ -339,7 +339,7 @@ class Blended(torch.autograd.Function):
         batch, height, width, channels = picture.shape
         pixels, wide = batch * height * width, triton.next_power_of_2(max(channels, 1))
         grad, grad_clip = grads[0].contiguous(), torch.zeros_like(clip)
-        programs, block = _programs(pixels, picture, max(1024 // wide, 16))
+        programs, block = programs_for(pixels, picture, max(1024 // wide, 16))
         for direction, stride, values in ((1, width, between), (0, 1, picture)):
             grad_values = torch.empty_like(picture)
             blend_gradients[(programs,)](
