@@ -99,7 +99,7 @@ def test_kernels_interpolate_beside_the_pixel(scene: str, per_view: bool) -> Non
 def test_kernels_interpolate_in_single_precision() -> None:
     pytest.importorskip("triton")
     for a, b in zip(*(shades("soup", torch.float32, name) for name in ("triton", "reference")), strict=True):
-        assert torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+        assert torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5 * float(b.float().abs().max()))
 
 
 def test_nothing_to_blend() -> None:
