@@ -15,7 +15,7 @@ from torch import Tensor
 
 from shapecodec.errors import BadArgument
 from shapecodec.ops.dispatch import choose
-from shapecodec.ops.rasterise.lattice import EMPTY, clipped_triangles, to_lattice, unpacked
+from shapecodec.ops.rasterise.lattice import EMPTY, Lattice, clipped_triangles, project, unpacked
 
 OP = "rasterise"
 LARGEST_SIDE = 16384  # pixels: leaves a band of 7 images' widths around the image for faces that reach beyond it
@@ -55,33 +55,41 @@ def rasterise(clip: Tensor, faces: Tensor, size: tuple[int, int], *, backend: st
     chosen = choose(backend, clip.device, available=("reference", "cpu", "triton"), op=OP)
     _check(clip, faces, size)
     width, height = size
-    clip = clip.detach().double()
-    lattice = to_lattice(clip, size)
+    clip = clip.detach()
+    path = _path(chosen)
+    lattice, lost = path.project(clip, size)
     buffer = torch.full((len(clip), height * width), EMPTY, dtype=torch.int64, device=clip.device)
-    draw = _drawing(chosen)
     if len(faces):
         for view, pixels in enumerate(buffer):
-            draw(lattice.points[view], lattice.depth[view], faces, None, size, pixels)
-        for view, (cut, names) in clipped_triangles(clip, faces, lattice, size).items():
+            path.draw(lattice.points[view], lattice.depth[view], faces, None, size, pixels)
+        views = lost.nonzero().flatten().tolist()  # waits for the device, which has been given most of its work
+        for view, (cut, names) in clipped_triangles(clip, faces, lattice, views, size).items():
             corners = torch.arange(len(names) * 3, device=clip.device).view(-1, 3)
-            draw(cut.points, cut.depth, corners, names, size, buffer[view])
-    face, depth = unpacked(buffer)
+            path.draw(cut.points, cut.depth, corners, names, size, buffer[view])
+    face, depth = path.unpack(buffer)
     return Fragments(face.view(-1, height, width), depth.view(-1, height, width))
 
 
-def _drawing(backend: str) -> Callable[..., None]:
-    """They share one signature: see `reference.draw`."""
+class _Path(NamedTuple):
+    """What differs between backends: see `lattice.project`, `reference.draw`, `lattice.unpacked`."""
+
+    project: Callable[[Tensor, tuple[int, int]], tuple[Lattice, Tensor]]
+    draw: Callable[..., None]
+    unpack: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _path(backend: str) -> _Path:
     if backend == "cpu":
         from shapecodec.ops.rasterise.cpu import draw
 
-        return draw
+        return _Path(project, draw, unpacked)
     if backend == "triton":
-        from shapecodec.ops.rasterise.triton import draw as draw_triton
+        import shapecodec.ops.rasterise.triton as kernels
 
-        return draw_triton
+        return _Path(kernels.project, kernels.draw, kernels.unpack)
     from shapecodec.ops.rasterise.reference import draw as draw_reference
 
-    return draw_reference
+    return _Path(project, draw_reference, unpacked)
 
 
 def _check(clip: Tensor, faces: Tensor, size: tuple[int, int]) -> None:

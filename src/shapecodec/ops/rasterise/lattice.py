@@ -46,20 +46,27 @@ def to_lattice(clip: Tensor, size: tuple[int, int]) -> Lattice:
     return Lattice(points, torch.where(inside, ndc[..., 2], 0.0))
 
 
+def project(clip: Tensor, size: tuple[int, int]) -> tuple[Lattice, Tensor]:
+    """Places of vertices (B, V, 4), and (B,) bool, true for views with vertices that have none."""
+    lattice = to_lattice(clip.double(), size)
+    return lattice, (lattice.points[..., 0] == OUTSIDE).any(1)
+
+
 def clipped_triangles(
-    clip: Tensor, faces: Tensor, lattice: Lattice, size: tuple[int, int]
+    clip: Tensor, faces: Tensor, lattice: Lattice, views: list[int], size: tuple[int, int]
 ) -> dict[int, tuple[Lattice, Tensor]]:
-    """The visible parts of faces that have a corner without a place, by view.
+    """The visible parts of faces that have a corner without a place, in those of the given views that have any.
 
     Returns:
-        For each view that has any: the corners of N triangles, (3 N,) in their order, and the faces (N,) int64 that they
+        For each such view: the corners of N triangles, (3 N,) in their order, and the faces (N,) int64 that they
         belong to.
     """
-    lost = lattice.points[..., 0] == OUTSIDE
     found = {}
-    for view in lost.any(1).nonzero().flatten().tolist():
-        names = lost[view][faces].any(1).nonzero().flatten()
-        triangles, owners = _fans(*_clip(clip[view][faces[names]], _planes(clip, size)))
+    for view in views:
+        lost = lattice.points[view, :, 0] == OUTSIDE
+        names = lost[faces].any(1).nonzero().flatten()
+        corners = clip[view][faces[names]].double()
+        triangles, owners = _fans(*_clip(corners, _planes(corners, size)))
         cut = to_lattice(triangles.flatten(0, 1), size)
         whole = (cut.points[:, 0] != OUTSIDE).view(-1, 3).all(1)
         if bool(whole.any()):

@@ -6,7 +6,8 @@ box holds up to `FEW` centres by itself, and the z-buffer is read first, so that
 faces are listed, and a second launch draws each with whole blocks, split into slices of rows so that a face as large as the
 image is the work of many programs. The list's order differs from run to run; a minimum does not.
 
-Arithmetic is that of the reference: int64 for edges, float64 for depth without fused operations.
+Arithmetic is that of the reference: int64 for edges, float64 for depth without fused operations. Vertices are put on the
+lattice by one launch, which reads each once; a dozen passes over float64 copies cost more than the drawing at 4M faces.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from shapecodec.ops.rasterise.lattice import BITS, DEEPEST, DEPTH_STEPS, HALF, OUTSIDE
+from shapecodec.ops.rasterise.lattice import BITS, DEEPEST, DEPTH_STEPS, EMPTY, HALF, LIMIT, OUTSIDE, Lattice
 
 BLOCK = 128  # faces a program of the first launch
 FEW = 16  # centres in the box of a face that one lane draws
@@ -28,6 +29,43 @@ PROGRAMS, SLICE = (
 
 _BITS, _HALF, _OUTSIDE = tl.constexpr(BITS), tl.constexpr(HALF), tl.constexpr(OUTSIDE)
 _DEEPEST, _STEPS = tl.constexpr(DEEPEST), tl.constexpr(float(DEPTH_STEPS))
+_LIMIT, _EMPTY = tl.constexpr(float(LIMIT)), tl.constexpr(EMPTY)
+_ROUNDS = tl.constexpr(1.5 * 2.0**52)  # adding and taking away rounds to the nearest integer, ties to even
+
+
+@triton.jit(do_not_specialize=["vertices", "count", "width", "height"])
+def _project(
+    clip: tl.tensor, points: tl.tensor, depth: tl.tensor, lost: tl.tensor, vertices: tl.tensor, count: tl.tensor,
+    width: tl.tensor, height: tl.tensor, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    """`lattice.to_lattice`, and 1 in `lost` (B,) for views with vertices that have no place."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    live = i < count
+    w = tl.load(clip + i * 4 + 3, mask=live, other=1.0).to(tl.float64)
+    front = w > 0
+    w = tl.where(front, w, 1.0)
+    x = tl.load(clip + i * 4, mask=live, other=0.0).to(tl.float64) / w
+    y = tl.load(clip + i * 4 + 1, mask=live, other=0.0).to(tl.float64) / w
+    z = tl.load(clip + i * 4 + 2, mask=live, other=0.0).to(tl.float64) / w
+    x = (x + 1.0) * (width.to(tl.float64) * _HALF) + _ROUNDS - _ROUNDS
+    y = (y - 1.0) * (height.to(tl.float64) * -_HALF) + _ROUNDS - _ROUNDS
+    inside = front & (tl.abs(x) <= _LIMIT) & (tl.abs(y) <= _LIMIT)  # false for nan
+    outside = live & (inside == 0)
+    tl.store(points + i * 2, tl.where(inside, x, _OUTSIDE).to(tl.int32), mask=live)
+    tl.store(points + i * 2 + 1, tl.where(inside, y, _OUTSIDE).to(tl.int32), mask=live)
+    tl.store(depth + i, tl.where(inside, z, 0.0), mask=live)
+    tl.store(lost + i // vertices, (outside * 1).to(tl.int32), mask=outside)
+
+
+@triton.jit(do_not_specialize=["count"])
+def _unpack(buffer: tl.tensor, face: tl.tensor, depth: tl.tensor, count: tl.tensor, BLOCK: tl.constexpr) -> None:
+    """`lattice.unpacked`."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    packed = tl.load(buffer + i, mask=i < count, other=0)
+    empty = packed == _EMPTY
+    z = ((packed >> 32).to(tl.float64) + 0.5) / _STEPS - 1.0
+    tl.store(face + i, tl.where(empty, -1, packed & 0xFFFFFFFF).to(tl.int32), mask=i < count)
+    tl.store(depth + i, tl.where(empty, float("inf"), z).to(tl.float32), mask=i < count)
 
 
 @triton.jit
@@ -160,6 +198,35 @@ def _draw_large(
             column = left + k % columns
             row = top + first + k // columns
             _hit(column, row, live & (k < pixels), ax, ay, bx, by, cx, cy, area, za, zb, zc, name, width, buffer)
+
+
+def _programs(count: int, values: Tensor) -> tuple[tuple[int], int]:
+    block = 256 if values.is_cuda else 4096  # the interpreter pays for programs
+    return (triton.cdiv(count, block),), block
+
+
+def project(clip: Tensor, size: tuple[int, int]) -> tuple[Lattice, Tensor]:
+    """`lattice.to_lattice` of vertices (B, V, 4), and (B,) int32, 1 for views with vertices that have no place."""
+    clip = clip.contiguous()
+    points = torch.empty((*clip.shape[:2], 2), dtype=torch.int32, device=clip.device)
+    depth = torch.empty(clip.shape[:2], dtype=torch.float64, device=clip.device)
+    lost = torch.zeros(len(clip), dtype=torch.int32, device=clip.device)
+    if depth.numel():
+        programs, block = _programs(depth.numel(), clip)
+        _project[programs](
+            clip, points, depth, lost, clip.shape[1], depth.numel(), *size, BLOCK=block, enable_fp_fusion=False
+        )
+    return Lattice(points, depth), lost
+
+
+def unpack(buffer: Tensor) -> tuple[Tensor, Tensor]:
+    """See `lattice.unpacked`."""
+    face = torch.empty(buffer.shape, dtype=torch.int32, device=buffer.device)
+    depth = torch.empty(buffer.shape, dtype=torch.float32, device=buffer.device)
+    if buffer.numel():
+        programs, block = _programs(buffer.numel(), buffer)
+        _unpack[programs](buffer, face, depth, buffer.numel(), BLOCK=block, enable_fp_fusion=False)
+    return face, depth
 
 
 def draw(
