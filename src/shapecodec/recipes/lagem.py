@@ -91,7 +91,7 @@ def lagem_small() -> Recipe[OccupancySourceConfig]:
             normals=True,
             near_weight=1.0,
         ),
-        OccupancySourceConfig(points=4096, normals=True, rotate=0.25, bend=0.25),
+        OccupancySourceConfig(procedural=6000, points=4096, normals=True, rotate=0.25, bend=0.25),
         RunConfig(
             time_budget_s=900.0,
             lr=3e-3,
