@@ -16,9 +16,9 @@ from torch import Tensor
 
 from shapecodec.ops.sparse_conv.plan import TAPS, TILE_ROWS, BrickPlan, ConvPlan
 
-# Programs of the weight gradient per tile of the weight: eight times the 132 processors of an H100 over four tiles of
-# 128 x 128 (C = C' = 256), so that the last wave costs little. Partial sums then take 27 to 300 buffers of C C' floats.
-CHUNKS = 264
+# Programs of the weight gradient: eight times the 132 processors of an H100, so that the last wave costs little. Partial
+# sums then take as many buffers as programs, each of one tile: at most 104 MB.
+PROGRAMS = 1056
 SHORTEST_CHUNK = 1024  # pairs; below it the writing of partial sums would outweigh the products
 
 # Row numbers are loaded one stage ahead of the rows that they name: five stages leave three buffers of rows and weights
@@ -79,39 +79,35 @@ def _convolve_kernel(
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    REST: tl.constexpr,
     DEPTH: tl.constexpr,
 ) -> None:
-    """One (ROWS, COLUMNS) tile of the output; one step is one tap and DEPTH input channels."""
+    """One (ROWS, COLUMNS + REST) tile of the output; one step is one tap and DEPTH input channels."""
     tile = tl.program_id(0)
-    slot = tile * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    depth = tl.arange(0, DEPTH)
-    parts = tl.cdiv(channels, DEPTH)
+    first = tl.program_id(1) * (COLUMNS + REST)
+    column = first + tl.arange(0, COLUMNS)
+    parts = at_least_once(tl.cdiv(channels, DEPTH))
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    for step in range(0, tl.load(counts + tile) * parts):
+    if REST > 0:
+        rest_column = first + COLUMNS + tl.arange(0, REST)
+        rest = tl.zeros((ROWS, REST), dtype=tl.float32)
+    for step in range(0, at_least_once(tl.load(counts + tile) * parts)):
         which = tile * 27 + step // parts
-        channel = (step % parts) * DEPTH + depth
+        channel = (step % parts) * DEPTH + tl.arange(0, DEPTH)
+        inside = channel < channels
         source = tl.load(table + which.to(tl.int64) * ROWS + tl.arange(0, ROWS))
-        tap = tl.load(taps_of + which)
-        a = tl.load(
-            feats + source.to(tl.int64)[:, None] * channels + channel[None, :],
-            mask=(source >= 0)[:, None] & (channel < channels)[None, :],
-            other=0.0,
-        )
-        b = tl.load(
-            weight + tap * channels * out_channels + channel[:, None] * out_channels + column[None, :],
-            mask=(channel < channels)[:, None] & (column < out_channels)[None, :],
-            other=0.0,
-        )
+        a = gather_rows(feats, source, channels, channel, inside)
+        line = weight + tl.load(taps_of + which) * channels * out_channels + channel[:, None] * out_channels
+        b = tl.load(line + column[None, :], mask=inside[:, None] & (column < out_channels)[None, :], other=0.0)
         total = tl.dot(a, b, total, input_precision=PRECISION)
-    if HAS_BIAS:
-        total += tl.load(bias + column, mask=column < out_channels, other=0.0).to(tl.float32)[None, :]
-    row = tl.load(rows_of + slot)
-    tl.store(
-        out + row.to(tl.int64)[:, None] * out_channels + column[None, :],
-        total.to(out.dtype.element_ty),
-        mask=(row >= 0)[:, None] & (column < out_channels)[None, :],
-    )
+        if REST > 0:
+            mask = inside[:, None] & (rest_column < out_channels)[None, :]
+            b = tl.load(line + rest_column[None, :], mask=mask, other=0.0)
+            rest = tl.dot(a, b, rest, input_precision=PRECISION)
+    row = tl.load(rows_of + tile * ROWS + tl.arange(0, ROWS))
+    store_rows(total, bias, out, row, row >= 0, column, out_channels, HAS_BIAS)
+    if REST > 0:
+        store_rows(rest, bias, out, row, row >= 0, rest_column, out_channels, HAS_BIAS)
 
 
 @triton.jit
@@ -128,37 +124,36 @@ def _partial_gradient_kernel(
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    REST: tl.constexpr,
     DEPTH: tl.constexpr,
 ) -> None:
-    """One (ROWS of C, COLUMNS of C') tile of one chunk's sum; one step is DEPTH pairs."""
+    """One (ROWS of C, COLUMNS + REST of C') tile of one chunk's sum; one step is DEPTH pairs."""
     chunk = tl.program_id(0)
     channel = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = channel < channels
+    start = tl.program_id(2) * (COLUMNS + REST)
+    column = start + tl.arange(0, COLUMNS)
     first = tl.load(starts + chunk)
     last = tl.load(ends + chunk)
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    if REST > 0:
+        rest_column = start + COLUMNS + tl.arange(0, REST)
+        rest = tl.zeros((ROWS, REST), dtype=tl.float32)
     for step in range(0, at_least_once(tl.cdiv(last - first, DEPTH))):
         pair = first + step * DEPTH + tl.arange(0, DEPTH)
-        inside = pair < last
-        source = tl.load(sources + pair, mask=inside, other=0).to(tl.int64)
-        target = tl.load(targets + pair, mask=inside, other=0).to(tl.int64)
-        a = tl.load(
-            feats + source[:, None] * channels + channel[None, :],
-            mask=inside[:, None] & (channel < channels)[None, :],
-            other=0.0,
-        )
-        b = tl.load(
-            grad + target[:, None] * out_channels + column[None, :],
-            mask=inside[:, None] & (column < out_channels)[None, :],
-            other=0.0,
-        )
-        total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
-    place = chunk.to(tl.int64) * channels * out_channels
-    tl.store(
-        partial + place + channel[:, None] * out_channels + column[None, :],
-        total,
-        mask=(channel < channels)[:, None] & (column < out_channels)[None, :],
-    )
+        live = pair < last
+        source = tl.load(sources + pair, mask=live, other=-1)
+        target = tl.load(targets + pair, mask=live, other=-1)
+        a = tl.trans(gather_rows(feats, source, channels, channel, inside))
+        b = gather_rows(grad, target, out_channels, column, column < out_channels)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+        if REST > 0:
+            b = gather_rows(grad, target, out_channels, rest_column, rest_column < out_channels)
+            rest = tl.dot(a, b, rest, input_precision=PRECISION)
+    place = chunk.to(tl.int64) * channels + channel
+    store_rows(total, partial, partial, place, inside, column, out_channels, False)
+    if REST > 0:
+        store_rows(rest, partial, partial, place, inside, rest_column, out_channels, False)
 
 
 @triton.jit
@@ -187,9 +182,9 @@ def convolve(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan,
         return triton_bricks.convolve(feats, weight, bias, plan, precision)
     tiles = plan.tiles
     half = feats.dtype != torch.float32
-    columns = block(out_channels, 256 if half else 64)
-    depth = block(channels, 64 if half else 32)
-    _convolve_kernel[(len(tiles.counts), triton.cdiv(out_channels, columns))](
+    columns, rest = split(out_channels, 256 if half else 64)
+    depth = depth_of(channels, half)
+    _convolve_kernel[(len(tiles.counts), triton.cdiv(out_channels, columns + rest))](
         feats,
         weight,
         out if bias is None else bias,
@@ -204,6 +199,7 @@ def convolve(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan,
         PRECISION=precision,
         ROWS=TILE_ROWS,
         COLUMNS=columns,
+        REST=rest,
         DEPTH=depth,
         num_warps=8 if columns > 64 else 4,
         num_stages=STAGES if half else 2,
@@ -221,11 +217,13 @@ def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str)
 
         return triton_bricks.weight_gradient(feats, grad, plan, precision)
     pairs = plan.pairs
-    starts, ends, bounds = _chunks(pairs.bounds, feats.device)
     half = feats.dtype != torch.float32
-    rows, columns = block(channels, 128 if half else 64), block(out_channels, 128 if half else 64)
+    rows = block(channels, 128 if half else 64)
+    columns, rest = split(out_channels, 192 if half else 64)
+    tiles = triton.cdiv(channels, rows), triton.cdiv(out_channels, columns + rest)
+    starts, ends, bounds = _chunks(pairs.bounds, PROGRAMS // (tiles[0] * tiles[1]), feats.device)
     partial = feats.new_empty(len(starts), channels, out_channels, dtype=torch.float32)
-    _partial_gradient_kernel[(len(starts), triton.cdiv(channels, rows), triton.cdiv(out_channels, columns))](
+    _partial_gradient_kernel[(len(starts), *tiles)](
         feats,
         grad,
         partial,
@@ -238,6 +236,7 @@ def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str)
         PRECISION=precision,
         ROWS=rows,
         COLUMNS=columns,
+        REST=rest,
         DEPTH=64 if half else 32,
         num_warps=8 if rows * columns > 64 * 128 else 4,
         num_stages=STAGES if half else 2,
@@ -248,9 +247,9 @@ def weight_gradient(feats: Tensor, grad: Tensor, plan: ConvPlan, precision: str)
     return total
 
 
-def _chunks(bounds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Starts and ends of the chunks, each within one tap, and the 28 bounds of the taps' chunks; int32."""
-    length = max(SHORTEST_CHUNK, -(-bounds[-1] // CHUNKS))
+def _chunks(bounds: list[int], count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts and ends of about `count` chunks, each within one tap, and the 28 bounds of the taps' chunks; int32."""
+    length = max(SHORTEST_CHUNK, -(-bounds[-1] // max(count, 1)))
     starts: list[int] = []
     ends: list[int] = []
     chunk_bounds = [0]
@@ -285,3 +284,10 @@ def split(size: int, most: int) -> tuple[int, int]:
     each = triton.cdiv(size, triton.cdiv(size, most))
     wide = max(16, triton.next_power_of_2(each))
     return (wide // 2, wide // 4) if wide >= 64 and each <= wide // 2 + wide // 4 else (wide, 0)
+
+
+def depth_of(channels: int, half: bool) -> int:
+    """Input channels of a step: 64 halves fill the lines of shared memory; 32 where 64 would leave half a step empty."""
+    if not half:
+        return block(channels, 32)
+    return 32 if channels % 64 in range(1, 33) else block(channels, 64)

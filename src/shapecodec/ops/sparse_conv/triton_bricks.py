@@ -14,7 +14,15 @@ import triton.language as tl
 from torch import Tensor
 
 from shapecodec.ops.sparse_conv.plan import TAPS, BrickPlan
-from shapecodec.ops.sparse_conv.triton import at_least_once, block, gather_rows, split, store_rows, sum_partials
+from shapecodec.ops.sparse_conv.triton import (
+    at_least_once,
+    block,
+    depth_of,
+    gather_rows,
+    split,
+    store_rows,
+    sum_partials,
+)
 
 LINES = 9  # taps by (dx, dy)
 
@@ -67,8 +75,8 @@ def _brick_convolve_kernel(
     if REST > 0:
         rest_column = first + COLUMNS + tl.arange(0, REST)
         rest = tl.zeros((ROWS, REST), dtype=tl.float32)
-    parts = tl.cdiv(channels, DEPTH)
-    for step in range(0, at_least_once(27 * parts)):
+    parts = at_least_once(tl.cdiv(channels, DEPTH))
+    for step in range(0, 27 * parts):
         tap = step // parts
         channel = step % parts * DEPTH + tl.arange(0, DEPTH)
         inside = channel < channels
@@ -209,10 +217,3 @@ def weight_gradient(feats: Tensor, grad: Tensor, plan: BrickPlan, precision: str
         num_stages=GRADIENT_STAGES if half else 2,
     )
     return sum_partials(partial, TAPS)
-
-
-def depth_of(channels: int, half: bool) -> int:
-    """Input channels of a step: 64 halves fill the lines of shared memory; 32 where 64 would leave half a step empty."""
-    if not half:
-        return block(channels, 32)
-    return 32 if channels % 64 in range(1, 33) else block(channels, 64)

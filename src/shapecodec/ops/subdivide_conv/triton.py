@@ -58,8 +58,8 @@ def _convolve_kernel(
     if REST > 0:
         rest_column = first + COLUMNS + tl.arange(0, REST)
         rest = tl.zeros((ROWS, REST), dtype=tl.float32)
-    parts = tl.cdiv(channels, DEPTH)
-    for step in range(0, at_least_once(8 * parts)):
+    parts = at_least_once(tl.cdiv(channels, DEPTH))
+    for step in range(0, 8 * parts):
         side = step // parts
         channel = step % parts * DEPTH + tl.arange(0, DEPTH)
         inside = channel < channels
@@ -105,8 +105,8 @@ def _feats_gradient_kernel(
     if REST > 0:
         rest_column = first + COLUMNS + tl.arange(0, REST)
         rest = tl.zeros((ROWS, REST), dtype=tl.float32)
-    parts = tl.cdiv(out_channels, DEPTH)
-    for step in range(0, at_least_once(64 * parts)):
+    parts = at_least_once(tl.cdiv(out_channels, DEPTH))
+    for step in range(0, 64 * parts):
         which = step // parts
         channel = step % parts * DEPTH + tl.arange(0, DEPTH)
         inside = channel < out_channels
