@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from shapecodec.codecs.focusing import FocusConfig, Focusing, FocusingConfig, WeightsConfig
-from shapecodec.codecs.focusing import supervise
+from shapecodec.codecs.focusing import FocusConfig, Focusing, FocusingConfig, WeightsConfig, supervise
 from shapecodec.codecs.focusing.inputs import PointVoxels, latent_voxels
 from shapecodec.codecs.focusing.look import look
-from shapecodec.data.view_source import ViewBatch, ViewSourceConfig, open_view_source
+from shapecodec.data.collection import MeshCollection
+from shapecodec.data.view_source import ViewBatch, ViewSource, ViewSourceConfig
 from shapecodec.grid import SparseGrid
 from shapecodec.render.image_losses import ImageLossConfig
 from shapecodec.rng import rng
@@ -63,7 +63,8 @@ def make(config, focus, resolution, *, checkpoint, points):
 
 
 def batches(data, resolution, count):
-    source = open_view_source(ViewSourceConfig(data=data, split="val", procedural=0), device="cuda", workers=8)
+    meshes = MeshCollection.from_path(data, "val", workers=8).to("cuda")
+    source = ViewSource(meshes, None, ViewSourceConfig(split="val", procedural=0))
     found = []
     step = 0
     while len(found) < count:

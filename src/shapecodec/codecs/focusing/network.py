@@ -15,7 +15,8 @@ from shapecodec.grid import SparseGrid
 from shapecodec.nn.norm import LayerNorm32
 from shapecodec.nn.transformer import SparseConv, SparseTransformer
 from shapecodec.ops.segment_mean import segment_mean
-from shapecodec.ops.sparse_conv import TAPS, conv_plan, sparse_conv
+from shapecodec.ops.sparse_conv import TAPS
+from shapecodec.ops.subdivide_conv import subdivide_conv
 
 ROUNDS = 5  # residual blocks of the PointNet
 GROUPS = 32  # of TripoSF's group normalisation

@@ -21,6 +21,7 @@ ROUNDING = 1e-14  # times the largest coordinate: the same for triangles that re
 
 FACES = 1 << 18  # triangles at once
 BOXES = 1 << 19  # pairs whose halves are made at once: 8 times as many, 128 MB
+DIRECT = 64  # voxels in a triangle's box up to which they are tested at once
 PAIRS = 1 << 16  # pairs at once: 26 MB of axes
 
 Tester = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
@@ -110,29 +111,37 @@ def touched_keys(
 def _part_keys(corners: Tensor, resolution: int, reach: float, test: Tester, at_once: int) -> Tensor:
     """Each triangle begins with boxes as large as its extent, so few of them, and those that it touches are halved.
 
-    A triangle across the cube at 1024^3 thus visits a few million boxes instead of 2^30. Where there are many, a tile of
-    them is followed down to its voxels before the next.
+    A triangle across the cube at 1024^3 thus visits a few million boxes instead of 2^30. One whose box holds few voxels begins
+    with these. What is halved joins the triangles that begin at that size, so there are as many rounds as sizes; where there are
+    many boxes, a tile of them is followed down to its voxels before the next.
     """
     low, high = corners.amin(1), corners.amax(1)
     level = (high - low).amax(1).clamp(1.0, float(resolution)).log2().ceil().long()
+    first, last = node_ranges(low, high, 1, resolution, reach)
+    level = torch.where((last - first + 1).clamp_min(0).prod(1) <= DIRECT, 0, level)
+    order = level.argsort(stable=True)
+    waiting = []
+    for top, begins in enumerate(order.split(torch.bincount(level).tolist())):
+        if len(begins):
+            owner, cell = spread(*node_ranges(low[begins], high[begins], 1 << top, resolution, reach))
+            waiting.append((top, begins[owner], cell))
     table = axes(corners)
     keys = [morton_encode(level.new_zeros(0, 3))]
-    for top in torch.unique(level).tolist():
-        begins = (level == top).nonzero()[:, 0]
-        owner, cell = spread(*node_ranges(low[begins], high[begins], 1 << top, resolution, reach))
-        waiting = [(top, begins[owner], cell)]
-        while waiting:
-            step, triangle, node = waiting.pop()
-            if len(triangle) > at_once:
-                tiles = zip(triangle.split(at_once), node.split(at_once), strict=True)
-                waiting.extend((step, *tile) for tile in tiles)
-                continue
-            keep = test(table, triangle, node, float(1 << step), reach)
-            triangle, node = triangle[keep], node[keep]
-            if step == 0:
-                keys.append(torch.unique(morton_encode(node)))
-                continue
-            first, last = node_ranges(low[triangle], high[triangle], 1 << (step - 1), resolution, reach)
-            owner, node = spread(first.maximum(node * 2), last.minimum(node * 2 + 1))
-            waiting.append((step - 1, triangle[owner], node))
+    while waiting:
+        step, triangle, node = waiting.pop()
+        while waiting and waiting[-1][0] == step and len(triangle) + len(waiting[-1][1]) <= at_once:
+            _, others, nodes = waiting.pop()
+            triangle, node = torch.cat([triangle, others]), torch.cat([node, nodes])
+        if len(triangle) > at_once:
+            tiles = zip(triangle.split(at_once), node.split(at_once), strict=True)
+            waiting.extend((step, *tile) for tile in tiles)
+            continue
+        keep = test(table, triangle, node, float(1 << step), reach)
+        triangle, node = triangle[keep], node[keep]
+        if step == 0:
+            keys.append(torch.unique(morton_encode(node)))
+            continue
+        first, last = node_ranges(low[triangle], high[triangle], 1 << (step - 1), resolution, reach)
+        owner, node = spread(first.maximum(node * 2), last.minimum(node * 2 + 1))
+        waiting.append((step - 1, triangle[owner], node))
     return torch.unique(torch.cat(keys))
