@@ -7,7 +7,7 @@ import torch
 
 from shapecodec.camera import Camera, orbit
 from shapecodec.ops.rasterise import rasterise
-from shapecodec.render.differentiable import blended, corner_weights, interpolate, to_clip
+from shapecodec.render.differentiable import blended, corner_weights, interpolate, render_mesh, to_clip
 from shapecodec.render.silhouette import edge_neighbours
 
 
@@ -33,7 +33,7 @@ def soup() -> tuple[torch.Tensor, torch.Tensor]:
     return corners.view(-1, 3).double(), torch.cat([faces, faces[5:9], odd])
 
 
-SCENES = {"faces of pixels": lambda: ball(6), "faces below a pixel": lambda: ball(40), "soup": soup}
+SCENES = {"faces of pixels": lambda: ball(6), "faces below a pixel": lambda: ball(24), "soup": soup}
 
 
 def cameras(width: int, height: int) -> list[Camera]:
@@ -102,6 +102,41 @@ def test_kernels_interpolate_in_single_precision() -> None:
         assert torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5 * float(b.float().abs().max()))
 
 
+def draws(scene: str, dtype: torch.dtype, backend: str, **options) -> list[torch.Tensor]:
+    vertices, faces = SCENES[scene]()
+    moving = vertices.to(dtype).requires_grad_()
+    drawn = render_mesh(moving, faces, cameras(23, 17), outlines=False, backend=backend, **options)
+    picture = torch.cat([drawn.mask[..., None], drawn.depth[..., None], drawn.normal], -1)
+    slope = torch.rand(picture.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
+    return [picture.detach(), torch.autograd.grad((picture * slope).sum(), moving)[0]]
+
+
+@pytest.mark.parametrize("normals", ["face", "vertex"])
+@pytest.mark.parametrize("towards_viewer", [False, True])
+@pytest.mark.parametrize("scene", SCENES)
+def test_kernels_draw_another_picture(scene: str, towards_viewer: bool, normals: str) -> None:
+    pytest.importorskip("triton")
+    options = {"towards_viewer": towards_viewer, "normals": normals}
+    theirs, ours = (draws(scene, torch.float64, name, **options) for name in ("reference", "triton"))
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12 * float(b.abs().max()))
+
+
+def test_kernels_draw_in_single_precision() -> None:
+    pytest.importorskip("triton")
+    for a, b in zip(*(draws("soup", torch.float32, name) for name in ("triton", "reference")), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
+def test_vertices_in_no_view_and_views_of_no_vertices() -> None:
+    pytest.importorskip("triton")
+    for count in (0, 3):
+        places = torch.rand(count, 3, requires_grad=True)
+        clip = to_clip(places, cameras(5, 4), backend="triton")
+        assert torch.allclose(clip, to_clip(places, cameras(5, 4), backend="reference"))
+        assert torch.autograd.grad(clip.sum(), places)[0].shape == (count, 3)
+
+
 def test_nothing_to_blend() -> None:
     pytest.importorskip("triton")
     clip = torch.zeros(1, 0, 4)
@@ -125,3 +160,23 @@ def test_blends_at_the_size_of_training_on_cuda(n: int, device: str) -> None:
     grads = (torch.autograd.grad((out * weights).sum(), (values, clip)) for out in (ours, theirs))
     for a, b in zip(*grads, strict=True):
         assert torch.allclose(a, b, rtol=1e-6, atol=1e-9 * float(b.abs().max()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("normals", ["face", "vertex"])
+@pytest.mark.parametrize("n", [30, 400])
+def test_pictures_at_the_size_of_training_on_cuda(n: int, normals: str, device: str) -> None:
+    vertices, faces = (value.to(device) for value in ball(n))
+    results = []
+    for backend in ("reference", "auto"):
+        moving = vertices.detach().requires_grad_()
+        clip = to_clip(moving, cameras(518, 518), backend=backend)
+        face = rasterise(clip, faces, (518, 518)).face
+        weights = corner_weights(clip, faces, face, backend=backend)
+        places = interpolate(moving, faces, face, weights, backend=backend)
+        drawn = render_mesh(moving, faces, cameras(518, 518), normals=normals, outlines=False, backend=backend)
+        parts = [drawn.depth, *drawn.normal.unbind(-1), *places.unbind(-1)]
+        loss = sum((k + 1) * part.square().sum() for k, part in enumerate(parts))
+        results.append([*(part.detach() for part in parts), torch.autograd.grad(loss, moving)[0]])
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-10 * float(b.abs().max()))

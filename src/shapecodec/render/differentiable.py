@@ -51,9 +51,14 @@ class Picture(NamedTuple):
     seen: Fragments
 
 
-def to_clip(vertices: Tensor, cameras: Sequence[Camera]) -> Tensor:
+def to_clip(vertices: Tensor, cameras: Sequence[Camera], *, backend: str = "auto") -> Tensor:
     """(B, V, 4) clip coordinates of vertices (V, 3) for B cameras, in the vertices' dtype, with gradients."""
-    matrices = torch.stack([camera.projection @ camera.view for camera in cameras]).to(vertices)
+    matrices = _matrices(vertices, cameras)
+    if _backend(backend, vertices.device) == "triton":
+        from shapecodec.render.triton.pictures import Projected
+
+        clip: Tensor = Projected.apply(vertices.contiguous(), matrices)
+        return clip
     x, y, z, shift = (column[:, None] for column in matrices.unbind(2))
     # Elementwise, here and below: autocast would round products of matrices to bf16, and so move vertices by pixels.
     return vertices[:, :1] * x + vertices[:, 1:2] * y + vertices[:, 2:] * z + shift
@@ -154,7 +159,7 @@ def render_mesh(
         outlines: blend edges (`silhouette.blend`); without, nothing tells a vertex to move outwards.
         neighbours: `silhouette.edge_neighbours(faces)`, where many pictures of one mesh are made.
         walk: the most faces between a pixel's centre and the outline that it feels.
-        backend: of `ops.rasterise`.
+        backend: of `ops.rasterise`; "triton" and "reference" also choose how the rest is done.
 
     Raises:
         BadArgument: no cameras, cameras of several sizes, or what `rasterise` refuses.
@@ -162,23 +167,50 @@ def render_mesh(
     sizes = {(camera.width, camera.height) for camera in cameras}
     if len(sizes) != 1:
         raise BadArgument(f"{len(sizes)} image sizes; all cameras must have one.", where="render_mesh")
-    clip = to_clip(vertices, cameras)
+    shading = "reference" if backend == "cpu" else backend
+    clip = to_clip(vertices, cameras, backend=shading)
     seen = rasterise(clip, faces, sizes.pop(), backend=backend)
     if len(faces) == 0:
         nothing = clip.sum() * 0 + torch.zeros_like(seen.depth, dtype=clip.dtype)
         return Picture(nothing, nothing, nothing[..., None].expand(*nothing.shape, 3), seen)
+    picture = _drawn(vertices, clip, faces, seen.face, cameras, normals, towards_viewer, _backend(shading, clip.device))
+    if outlines:
+        picture = blended(picture, clip, faces, seen, neighbours=neighbours, walk=walk, backend=shading)
+    return Picture(picture[..., 0], picture[..., 1], picture[..., 2:], seen)
+
+
+def _drawn(
+    vertices: Tensor,
+    clip: Tensor,
+    faces: Tensor,
+    face: Tensor,
+    cameras: Sequence[Camera],
+    normals: str,
+    towards_viewer: bool,
+    backend: str,
+) -> Tensor:
+    """(B, H, W, 5) mask, depth and normal as the centres see them."""
     views = torch.stack([camera.view for camera in cameras]).to(vertices)
-    weights = corner_weights(clip, faces, seen.face)
-    depth = interpolate(-_along(vertices, views)[..., None], faces, seen.face, weights)
-    normal = _normals(vertices, faces, seen.face, weights, normals)
+    if backend == "triton":
+        from shapecodec.render.triton.pictures import Drawn
+
+        of_corners = corner_normals(vertices, faces) if normals == "vertex" else None
+        scene = (clip.detach(), faces.contiguous(), face, _matrices(vertices, cameras), views)
+        drawn: Tensor = Drawn.apply(vertices.contiguous(), of_corners, *scene, towards_viewer)
+        return drawn
+    weights = corner_weights(clip, faces, face, backend=backend)
+    depth = interpolate(-_along(vertices, views)[..., None], faces, face, weights, backend=backend)
+    normal = _normals(vertices, faces, face, weights, normals)
     normal = (views[:, None, None, :3, :3] * normal[..., None, :]).sum(-1)
     if towards_viewer:
         normal = torch.where(weights.front[..., None], normal, -normal)
-    mask = (seen.face >= 0).to(clip.dtype)[..., None]
-    picture = torch.cat([mask, depth, normal], -1)
-    if outlines:
-        picture = blended(picture, clip, faces, seen, neighbours=neighbours, walk=walk)
-    return Picture(picture[..., 0], picture[..., 1], picture[..., 2:], seen)
+    mask = (face >= 0).to(clip.dtype)[..., None]
+    return torch.cat([mask, depth, normal], -1)
+
+
+def _matrices(vertices: Tensor, cameras: Sequence[Camera]) -> Tensor:
+    """(B, 4, 4) from the world to clip space."""
+    return torch.stack([camera.projection @ camera.view for camera in cameras]).to(vertices)
 
 
 def blended(

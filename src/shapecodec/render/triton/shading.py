@@ -17,7 +17,8 @@ from shapecodec.render.triton.outlines import clip_point, pixel_centre, programs
 
 
 @triton.jit
-def _corners(faces: tl.tensor, f: tl.tensor, live: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+def corner_rows(faces: tl.tensor, f: tl.tensor, live: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Rows of a face's three corners."""
     at = faces + f * 3
     a = tl.load(at, mask=live, other=0)
     b = tl.load(at + 1, mask=live, other=0)
@@ -25,15 +26,16 @@ def _corners(faces: tl.tensor, f: tl.tensor, live: tl.tensor) -> tuple[tl.tensor
 
 
 @triton.jit
-def _seen_from(
+def seen_from(
     clip: tl.tensor, vertex: tl.tensor, cx: tl.tensor, cy: tl.tensor, live: tl.tensor
 ) -> tuple[tl.tensor, tl.tensor]:
+    """A vertex from a pixel's centre, times w."""
     x, y, w = clip_point(clip, vertex, live)
     return x - cx * w, y - cy * w
 
 
 @triton.jit
-def _weights(
+def weights_of(
     ax: tl.tensor, ay: tl.tensor, bx: tl.tensor, by: tl.tensor, cx: tl.tensor, cy: tl.tensor, live: tl.tensor
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
     """Weights of three corners seen from a centre, twice the area with its sign, and one over the sum of what was kept."""
@@ -51,7 +53,7 @@ def _weights(
 
 
 @triton.jit
-def _weight_gradients(
+def weight_gradients(
     ax: tl.tensor, ay: tl.tensor, bx: tl.tensor, by: tl.tensor, cx: tl.tensor, cy: tl.tensor, u: tl.tensor, v: tl.tensor,
     w: tl.tensor, scale: tl.tensor, gu: tl.tensor, gv: tl.tensor, gw: tl.tensor,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
@@ -80,13 +82,13 @@ def pixel_weights(
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     f = tl.load(face + i, mask=i < pixels, other=-1).to(tl.int64)
     live = f >= 0
-    a, b, c = _corners(faces, f, live)
+    a, b, c = corner_rows(faces, f, live)
     scene = clip + i // (width * height) * vertices * 4
     x, y = pixel_centre(i, width, height, clip)
-    ax, ay = _seen_from(scene, a, x, y, live)
-    bx, by = _seen_from(scene, b, x, y, live)
-    cx, cy = _seen_from(scene, c, x, y, live)
-    u, v, w, total, _ = _weights(ax, ay, bx, by, cx, cy, live)
+    ax, ay = seen_from(scene, a, x, y, live)
+    bx, by = seen_from(scene, b, x, y, live)
+    cx, cy = seen_from(scene, c, x, y, live)
+    u, v, w, total, _ = weights_of(ax, ay, bx, by, cx, cy, live)
     tl.store(out + i * 3, tl.where(live, u, 0.0), mask=i < pixels)
     tl.store(out + i * 3 + 1, tl.where(live, v, 0.0), mask=i < pixels)
     tl.store(out + i * 3 + 2, tl.where(live, w, 0.0), mask=i < pixels)
@@ -111,17 +113,17 @@ def pixel_weight_gradients(
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     f = tl.load(face + i, mask=i < pixels, other=-1).to(tl.int64)
     live = f >= 0
-    a, b, c = _corners(faces, f, live)
+    a, b, c = corner_rows(faces, f, live)
     first = i // (width * height) * vertices
     x, y = pixel_centre(i, width, height, clip)
-    ax, ay = _seen_from(clip, first + a, x, y, live)
-    bx, by = _seen_from(clip, first + b, x, y, live)
-    cx, cy = _seen_from(clip, first + c, x, y, live)
-    u, v, w, _, scale = _weights(ax, ay, bx, by, cx, cy, live)
+    ax, ay = seen_from(clip, first + a, x, y, live)
+    bx, by = seen_from(clip, first + b, x, y, live)
+    cx, cy = seen_from(clip, first + c, x, y, live)
+    u, v, w, _, scale = weights_of(ax, ay, bx, by, cx, cy, live)
     gu = tl.load(grad + i * 3, mask=live, other=0.0)
     gv = tl.load(grad + i * 3 + 1, mask=live, other=0.0)
     gw = tl.load(grad + i * 3 + 2, mask=live, other=0.0)
-    gax, gay, gbx, gby, gcx, gcy = _weight_gradients(ax, ay, bx, by, cx, cy, u, v, w, scale, gu, gv, gw)
+    gax, gay, gbx, gby, gcx, gcy = weight_gradients(ax, ay, bx, by, cx, cy, u, v, w, scale, gu, gv, gw)
     _add_clip(grad_clip, first + a, gax, gay, x, y, live)
     _add_clip(grad_clip, first + b, gbx, gby, x, y, live)
     _add_clip(grad_clip, first + c, gcx, gcy, x, y, live)
@@ -138,7 +140,7 @@ def pixel_values(
     f = tl.load(face + i, mask=i < pixels, other=-1).to(tl.int64)
     live = f >= 0
     some = live & (k < channels)
-    a, b, c = _corners(faces, f, live)
+    a, b, c = corner_rows(faces, f, live)
     at = values + i // area * stride + k
     value = tl.load(weights + i * 3, mask=live, other=0.0) * tl.load(at + a * channels, mask=some, other=0.0)
     value += tl.load(weights + i * 3 + 1, mask=live, other=0.0) * tl.load(at + b * channels, mask=some, other=0.0)
@@ -159,7 +161,7 @@ def pixel_value_gradients(
     live = f >= 0
     some = live & (k < channels)
     slope = tl.load(grad + i * channels + k, mask=some, other=0.0)
-    a, b, c = _corners(faces, f, live)
+    a, b, c = corner_rows(faces, f, live)
     offset = i // area * stride + k
     if WEIGHTS:
         at = values + offset
