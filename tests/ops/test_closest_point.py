@@ -104,6 +104,18 @@ def test_points_on_the_surface_have_distance_zero():
     assert float(closest_point(centroids, vertices, faces).distance.max()) < 2e-7
 
 
+@pytest.mark.parametrize("away", [0.0, 1e-3, 0.3])
+def test_packets_of_queries_miss_a_group(away: float):
+    """Neighbouring queries share the groups that they look at: enough of them to fill packets, near and far."""
+    vertices, faces = soup(700, spread=0.02)
+    generator = torch.Generator().manual_seed(4)
+    centres = vertices[faces[::60]].mean(1)
+    query = (centres[:, None] + 0.01 * torch.randn(len(centres), 40, 3, generator=generator)).reshape(-1, 3) + away
+    agree(query, vertices, faces)
+    exact = nearest_point(query, vertices, backend="reference")[0]
+    assert torch.allclose(nearest_point(query, vertices)[0], exact, rtol=1e-6, atol=1e-9)
+
+
 def test_result_does_not_depend_on_threads():
     vertices, faces = soup(400)
     query, threads = points(3000), numba.get_num_threads()

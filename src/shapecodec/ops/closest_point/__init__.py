@@ -39,7 +39,7 @@ def closest_point(points: Tensor, vertices: Tensor, faces: Tensor, *, backend: s
         points: (Q, 3) floating point, finite; Q may be 0.
         vertices: (V, 3) float32, finite, on the points' device.
         faces: (F, 3) int64 rows of `vertices`, F >= 1.
-        backend: "cpu" (numba, packed box tree; 1M points against 100k faces in about 2 s on 2 cores), "triton"
+        backend: "cpu" (numba, packed box tree; 1M points near 100k faces in half a second on 2 cores), "triton"
             (the same tree on CUDA), "reference" (torch, Q x F: small problems only), or "auto".
 
     Raises:

@@ -2,7 +2,8 @@
 
 The walk runs in float32, eight boxes or eight triangles at a time; the answer's distance is then computed in float64
 from the user's own coordinates. Queries are visited in Morton order in fixed runs, and each starts from its
-predecessor's face: a tight bound from the first step, and the same work whatever the number of threads.
+predecessor's face: a tight bound from the first step, and the same work whatever the number of threads. Packets of them
+share the upper part of the walk (`packets.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from shapecodec.ops.closest_point.packets import (
+    CHILD_BITS,
+    MOST,
+    PACKET,
+    U,
+    box_squares,
+    gather_groups,
+    packet_bounds,
+)
 from shapecodec.ops.closest_point.tree import BOX, WIDTH, PackedTree, build_tree, spatial_order
 
 RUN = 256  # queries that share a chain of bounds; also the unit of work of a thread
@@ -17,8 +27,6 @@ TRIANGLE = 15  # floats a triangle: origin, first axis, second axis, normal, and
 LEAF = TRIANGLE * WIDTH
 FAR = 1e18  # in units of the mesh's extent: squares stay finite in float32, and every face is equally good
 LEVELS = 24  # 8^24 items: never reached
-CHILD_BITS = 40
-U = tuple(np.uint64(row * WIDTH) for row in range(TRIANGLE))  # unsigned: a signed index costs a wrap-around test
 
 
 @njit(cache=True, parallel=True, nogil=True)
@@ -123,33 +131,13 @@ def _leaf_squares(
         squares[k] = best + h * h
 
 
-@njit(cache=True)
-def _box_squares(
-    x: np.float32, y: np.float32, z: np.float32, boxes: np.ndarray, base: int, squares: np.ndarray
-) -> None:
-    """Squared distances of a point to the eight boxes of a group; inf for empty ones."""
-    zero = np.float32(0.0)
-    for k in range(len(squares)):
-        i = np.uint64(base + k)
-        dx, ex = boxes[i] - x, x - boxes[i + U[3]]
-        dy, ey = boxes[i + U[1]] - y, y - boxes[i + U[4]]
-        dz, ez = boxes[i + U[2]] - z, z - boxes[i + U[5]]
-        dx = dx if dx > ex else ex
-        dy = dy if dy > ey else ey
-        dz = dz if dz > ez else ez
-        dx = dx if dx > zero else zero
-        dy = dy if dy > zero else zero
-        dz = dz if dz > zero else zero
-        squares[k] = dx * dx + dy * dy + dz * dz
-
-
 @njit(cache=True, nogil=True, inline="always")
 def push_children(
     x: np.float32, y: np.float32, z: np.float32, level: int, group: int, best: np.float32, tree: PackedTree,
     squares: np.ndarray, nodes: np.ndarray, bounds: np.ndarray, depth: int,
 ) -> int:  # fmt: skip
     """Put a group's children that are nearer than `best` on the stack, the nearest on top; returns its new depth."""
-    _box_squares(x, y, z, tree.boxes, (tree.starts[level] + group) * BOX, squares)
+    box_squares(x, y, z, tree.boxes, (tree.starts[level] + group) * BOX, squares)
     child, bottom = ((level - 1) << CHILD_BITS) + group * WIDTH, depth
     for k in range(WIDTH):
         square = squares[k]
@@ -167,8 +155,8 @@ def push_children(
 def _walk(
     x: np.float32, y: np.float32, z: np.float32, seed: int, tree: PackedTree, frames: np.ndarray,
     squares: np.ndarray, nodes: np.ndarray, bounds: np.ndarray,
-) -> int:  # fmt: skip
-    """The leaf slot of the closest triangle; `seed` is a slot that is likely near."""
+) -> tuple[int, np.float32]:  # fmt: skip
+    """The leaf slot of the closest triangle and its squared distance; `seed` is a slot that is likely near."""
     best, slot = np.float32(np.inf), 0
     nodes[0], bounds[0] = (len(tree.starts) - 1) << CHILD_BITS, np.float32(0.0)
     nodes[1], bounds[1] = seed // WIDTH, np.float32(0.0)  # the seed's leaf first: it sets the bound
@@ -185,6 +173,35 @@ def _walk(
                     best, slot = squares[k], group * WIDTH + k
         else:
             depth = push_children(x, y, z, level, group, best, tree, squares, nodes, bounds, depth)
+    return slot, best
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _look(
+    x: np.float32, y: np.float32, z: np.float32, seed: int, tree: PackedTree, frames: np.ndarray, count: int,
+    groups: np.ndarray, boxes: np.ndarray, squares: np.ndarray, nearer: np.ndarray, leaves: np.ndarray,
+) -> int:  # fmt: skip
+    """The leaf slot of the closest triangle among `count` groups of leaves; `seed` is a slot that is likely near."""
+    best, slot, own = np.float32(np.inf), 0, seed // WIDTH
+    _leaf_squares(x, y, z, frames, own * LEAF, leaves)
+    for k in range(WIDTH):
+        if leaves[k] < best:
+            best, slot = leaves[k], own * WIDTH + k
+    for part in range((count + WIDTH - 1) // WIDTH):
+        box_squares(x, y, z, boxes, part * BOX, squares)
+        for k in range(WIDTH):
+            if squares[k] >= best:
+                continue
+            group = groups[part * WIDTH + k]
+            box_squares(x, y, z, tree.boxes, (tree.starts[1] + group) * BOX, nearer)
+            for child in range(WIDTH):
+                leaf = group * WIDTH + child
+                if nearer[child] >= best or leaf == own:
+                    continue
+                _leaf_squares(x, y, z, frames, leaf * LEAF, leaves)
+                for j in range(WIDTH):
+                    if leaves[j] < best:
+                        best, slot = leaves[j], leaf * WIDTH + j
     return slot
 
 
@@ -193,14 +210,27 @@ def _query(points: np.ndarray, order: np.ndarray, tree: PackedTree, frames: np.n
     """(Q,) int64 leaf slot of the closest triangle of each point (Q, 3)."""
     slots = np.zeros(len(points), np.int64)
     for run in prange((len(points) + RUN - 1) // RUN):
-        squares = np.zeros(WIDTH, np.float32)
+        squares, nearer, leaves = np.zeros(WIDTH, np.float32), np.zeros(WIDTH, np.float32), np.zeros(WIDTH, np.float32)
         nodes, bounds = np.zeros(LEVELS * WIDTH, np.int64), np.zeros(LEVELS * WIDTH, np.float32)
-        seed = 0
-        for i in range(run * RUN, min(len(points), (run + 1) * RUN)):
-            query = order[i]
+        groups, boxes, corners = np.zeros(MOST, np.int64), np.zeros(MOST * 6, np.float32), np.zeros(6, np.float32)
+        seed, last = 0, min(len(points), (run + 1) * RUN)
+        for start in range(run * RUN, last, PACKET):
+            end, query = min(last, start + PACKET), order[start]
             x, y, z = points[query, 0], points[query, 1], points[query, 2]
-            seed = _walk(x, y, z, seed, tree, frames, squares, nodes, bounds)
+            seed, square = _walk(x, y, z, seed, tree, frames, squares, nodes, bounds)
             slots[query] = seed
+            count = -1
+            if len(tree.starts) > 2:
+                radius = np.sqrt(square) + packet_bounds(points, order, start, end, corners)
+                count = gather_groups(corners, radius, tree, squares, nodes, groups, boxes)
+            for i in range(start + 1, end):
+                query = order[i]
+                x, y, z = points[query, 0], points[query, 1], points[query, 2]
+                if count < 0:
+                    seed, _ = _walk(x, y, z, seed, tree, frames, squares, nodes, bounds)
+                else:
+                    seed = _look(x, y, z, seed, tree, frames, count, groups, boxes, squares, nearer, leaves)
+                slots[query] = seed
     return slots
 
 

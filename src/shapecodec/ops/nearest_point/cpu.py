@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from shapecodec.ops.closest_point.cpu import CHILD_BITS, FAR, LEVELS, RUN, U, push_children, unit_shift
-from shapecodec.ops.closest_point.tree import WIDTH, PackedTree, build_tree, spatial_order
+from shapecodec.ops.closest_point.cpu import FAR, LEVELS, RUN, push_children, unit_shift
+from shapecodec.ops.closest_point.packets import (
+    CHILD_BITS,
+    MOST,
+    PACKET,
+    U,
+    box_squares,
+    gather_groups,
+    packet_bounds,
+)
+from shapecodec.ops.closest_point.tree import BOX, WIDTH, PackedTree, build_tree, spatial_order
 
 LEAF = 3 * WIDTH
 
@@ -34,8 +43,8 @@ def _leaf_squares(
 def _walk(
     x: np.float32, y: np.float32, z: np.float32, seed: int, tree: PackedTree, leaves: np.ndarray,
     squares: np.ndarray, nodes: np.ndarray, bounds: np.ndarray,
-) -> int:  # fmt: skip
-    """The leaf slot of the nearest target; `seed` is a slot that is likely near."""
+) -> tuple[int, np.float32]:  # fmt: skip
+    """The leaf slot of the nearest target and its squared distance; `seed` is a slot that is likely near."""
     best, slot = np.float32(np.inf), 0
     nodes[0], bounds[0] = (len(tree.starts) - 1) << CHILD_BITS, np.float32(0.0)
     nodes[1], bounds[1] = seed // WIDTH, np.float32(0.0)
@@ -52,33 +61,78 @@ def _walk(
                     best, slot = squares[k], group * WIDTH + k
         else:
             depth = push_children(x, y, z, level, group, best, tree, squares, nodes, bounds, depth)
+    return slot, best
+
+
+@njit(cache=True, nogil=True)
+def _look(
+    x: np.float32, y: np.float32, z: np.float32, seed: int, tree: PackedTree, points: np.ndarray, count: int,
+    groups: np.ndarray, boxes: np.ndarray, squares: np.ndarray, nearer: np.ndarray, leaves: np.ndarray,
+) -> int:  # fmt: skip
+    """The leaf slot of the nearest target among `count` groups of leaves; `seed` is a slot that is likely near."""
+    best, slot, own = np.float32(np.inf), 0, seed // WIDTH
+    _leaf_squares(x, y, z, points, own * LEAF, leaves)
+    for k in range(WIDTH):
+        if leaves[k] < best:
+            best, slot = leaves[k], own * WIDTH + k
+    for part in range((count + WIDTH - 1) // WIDTH):
+        box_squares(x, y, z, boxes, part * BOX, squares)
+        for k in range(WIDTH):
+            if squares[k] >= best:
+                continue
+            group = groups[part * WIDTH + k]
+            box_squares(x, y, z, tree.boxes, (tree.starts[1] + group) * BOX, nearer)
+            for child in range(WIDTH):
+                leaf = group * WIDTH + child
+                if nearer[child] >= best or leaf == own:
+                    continue
+                _leaf_squares(x, y, z, points, leaf * LEAF, leaves)
+                for j in range(WIDTH):
+                    if leaves[j] < best:
+                        best, slot = leaves[j], leaf * WIDTH + j
     return slot
 
 
 @njit(cache=True, parallel=True, nogil=True)
-def _query(
-    points: np.ndarray,
-    original: np.ndarray,
-    targets: np.ndarray,
-    order: np.ndarray,
-    tree: PackedTree,
-    leaves: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    distance, row = np.zeros(len(points), np.float32), np.zeros(len(points), np.int64)
+def _query(points: np.ndarray, order: np.ndarray, tree: PackedTree, leaf_points: np.ndarray) -> np.ndarray:
+    """(Q,) int64 row of the nearest target of each point (Q, 3)."""
+    rows = np.zeros(len(points), np.int64)
     for run in prange((len(points) + RUN - 1) // RUN):
-        squares = np.zeros(WIDTH, np.float32)
+        squares, nearer, leaves = np.zeros(WIDTH, np.float32), np.zeros(WIDTH, np.float32), np.zeros(WIDTH, np.float32)
         nodes, bounds = np.zeros(LEVELS * WIDTH, np.int64), np.zeros(LEVELS * WIDTH, np.float32)
-        seed = 0
-        for i in range(run * RUN, min(len(points), (run + 1) * RUN)):
-            q = order[i]
-            seed = _walk(points[q, 0], points[q, 1], points[q, 2], seed, tree, leaves, squares, nodes, bounds)
-            row[q] = tree.order[seed]
-            square = 0.0
-            for axis in range(3):
-                difference = np.float64(original[q, axis]) - np.float64(targets[row[q], axis])
-                square += difference * difference
-            distance[q] = np.sqrt(square)
-    return distance, row
+        groups, boxes, corners = np.zeros(MOST, np.int64), np.zeros(MOST * 6, np.float32), np.zeros(6, np.float32)
+        seed, last = 0, min(len(points), (run + 1) * RUN)
+        for start in range(run * RUN, last, PACKET):
+            end, query = min(last, start + PACKET), order[start]
+            x, y, z = points[query, 0], points[query, 1], points[query, 2]
+            seed, square = _walk(x, y, z, seed, tree, leaf_points, squares, nodes, bounds)
+            rows[query] = tree.order[seed]
+            count = -1
+            if len(tree.starts) > 2:
+                radius = np.sqrt(square) + packet_bounds(points, order, start, end, corners)
+                count = gather_groups(corners, radius, tree, squares, nodes, groups, boxes)
+            for i in range(start + 1, end):
+                query = order[i]
+                x, y, z = points[query, 0], points[query, 1], points[query, 2]
+                if count < 0:
+                    seed, _ = _walk(x, y, z, seed, tree, leaf_points, squares, nodes, bounds)
+                else:
+                    seed = _look(x, y, z, seed, tree, leaf_points, count, groups, boxes, squares, nearer, leaves)
+                rows[query] = tree.order[seed]
+    return rows
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _measure(points: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(Q,) float32 distances, in float64 from the user's own coordinates."""
+    distance = np.zeros(len(points), np.float32)
+    for i in prange(len(points)):
+        square = 0.0
+        for axis in range(3):
+            difference = np.float64(points[i, axis]) - np.float64(targets[rows[i], axis])
+            square += difference * difference
+        distance[i] = np.sqrt(square)
+    return distance
 
 
 def nearest_point(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,5 +142,5 @@ def nearest_point(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, 
     with np.errstate(over="ignore"):
         moved = np.clip(np.ldexp(points, shift), -FAR, FAR)
     tree = build_tree(scaled, scaled)
-    order = spatial_order(moved, moved, by_size=False)
-    return _query(moved, points, targets, order, tree, _leaf_points(scaled, tree.order))
+    rows = _query(moved, spatial_order(moved, moved, by_size=False), tree, _leaf_points(scaled, tree.order))
+    return _measure(points, targets, rows), rows

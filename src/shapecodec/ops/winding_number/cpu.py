@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from numba import njit
 
-from shapecodec.ops.closest_point.cpu import CHILD_BITS, FAR, LEVELS, U, unit_shift
+from shapecodec.ops.closest_point.cpu import FAR, LEVELS, unit_shift
+from shapecodec.ops.closest_point.packets import CHILD_BITS, U
 from shapecodec.ops.closest_point.tree import BOX, WIDTH, PackedTree, build_tree, spatial_order
 from shapecodec.ops.winding_number.boundary import boundary_chain
 from shapecodec.ops.winding_number.reference import IN_PLANE
