@@ -173,6 +173,22 @@ def test_loss_that_leaves_a_parameter_without_gradient(config):
     assert ("kl" in loss.terms) == (config.bottleneck == "kl")
 
 
+def test_coarse_levels_that_need_not_answer_by_themselves():
+    """The loss of the answers from the coarsest level up, written out from levels that are cut off the head."""
+    config = dataclasses.replace(SMALL, near_weight=0.5)
+    codec, asked = make(config), make(dataclasses.replace(config, level_weight=0.25))
+    here = batch(config)
+    plain, more = codec.loss(here, 0, rng(0)), asked.loss(here, 0, rng(0))
+    extra = 0.0
+    for kept in (1, 2):
+        with torch.no_grad():
+            cut = make(config)
+            cut.head.out.weight[:, kept * config.channels :] = 0
+            extra += 0.25 * float(cut.loss(here, 0, rng(0)).total)
+    assert float(more.total.detach()) == pytest.approx(float(plain.total.detach()) + extra, rel=1e-5)
+    assert set(more.terms) - set(plain.terms) == {"volume_from_1", "volume_from_2"}
+
+
 def kept_and_gradients(config):
     """Bytes kept for the backward pass, and every gradient."""
     codec, kept = make(config).train(), {}

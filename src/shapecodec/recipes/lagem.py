@@ -78,7 +78,8 @@ def lagem_small() -> Recipe[OccupancySourceConfig]:
 
     Departures from the paper for a run of minutes; docs/notebook.md has the measurements behind them. Muon. Near queries weigh as
     much as volume queries, three quarters of the shapes are not rotated, a quarter is bent. Points carry normals. 18 of the 24
-    self-attention blocks are on the finest level: spread evenly, those of the coarsest one learnt to do nothing.
+    self-attention blocks are on the finest level: spread evenly, those of the coarsest one learnt to do nothing. Coarser levels
+    have to answer by themselves, too.
     """
     return Recipe(
         "lagem",
@@ -90,6 +91,7 @@ def lagem_small() -> Recipe[OccupancySourceConfig]:
             points=4096,
             normals=True,
             near_weight=1.0,
+            level_weight=0.1,
         ),
         OccupancySourceConfig(procedural=6000, points=4096, normals=True, rotate=0.25, bend=0.25),
         RunConfig(

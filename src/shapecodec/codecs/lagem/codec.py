@@ -160,19 +160,8 @@ class Lagem(Codec):
         if config.bottleneck == "kl":
             sizes = zip(self.tokens, config.latent, strict=True)
             noise = [torch.randn(shapes, *size, generator=rng, device=batch.queries.device) for size in sizes]
-        answers, kl = self.answer(batch.inputs, batch.queries, noise)
-        if config.head == "sdf":
-            if batch.distance is None:
-                raise BadArgument(
-                    "a signed distance needs distances in the batch.", where="lagem", hint="distances=True"
-                )
-            signed = torch.where(batch.inside, -batch.distance, batch.distance)
-            target = (signed / config.truncation).clamp(-1, 1)
-            each = smooth_l1_loss(answers, target, reduction="none", beta=0.1)
-            guess = answers < 0
-        else:
-            each = binary_cross_entropy_with_logits(answers, batch.inside.to(answers.dtype), reduction="none")
-            guess = answers > config.level
+        answers, kl = self.answers(batch.inputs, batch.queries, noise)
+        each, guess = self._errors(answers[-1], batch)
         volume, near = each[:, : batch.volume].mean(), each[:, batch.volume :].mean()
         right = (guess == batch.inside).float()
         terms = {
@@ -182,9 +171,27 @@ class Lagem(Codec):
             "near_accuracy": right[:, batch.volume :].mean(),
         }
         total = volume + config.near_weight * near
+        if config.level_weight:
+            for number, partial in enumerate(answers[:-1]):
+                coarse = self._errors(partial, batch)[0]
+                parts = coarse[:, : batch.volume].mean(), coarse[:, batch.volume :].mean()
+                total = total + config.level_weight * (parts[0] + config.near_weight * parts[1])
+                terms[f"volume_from_{number + 1}"] = parts[0].detach()
         if config.bottleneck == "kl":
             total, terms["kl"] = total + config.kl_weight * kl, kl.detach()
         return Loss(total, terms)
+
+    def _errors(self, answers: Tensor, batch: OccupancyBatch) -> tuple[Tensor, Tensor]:
+        """Loss of each answer, (B, Q), and whether it says inside."""
+        config = self.config
+        if config.head == "occupancy":
+            each = binary_cross_entropy_with_logits(answers, batch.inside.to(answers.dtype), reduction="none")
+            return each, answers > config.level
+        if batch.distance is None:
+            raise BadArgument("a signed distance needs distances in the batch.", where="lagem", hint="distances=True")
+        signed = torch.where(batch.inside, -batch.distance, batch.distance)
+        target = (signed / config.truncation).clamp(-1, 1)
+        return smooth_l1_loss(answers, target, reduction="none", beta=0.1), answers < 0
 
     def answer(self, inputs: PointInputs, queries: Tensor, noise: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
         """The whole network on a batch: answers (B, Q) float32 and the mean KL, 0 where the latents are standardised.
@@ -194,6 +201,13 @@ class Lagem(Codec):
             queries: (B, Q, 3) in the frame of the inputs.
             noise: for each level (B, m, Z) unit noise of the KL bottleneck, or None.
         """
+        answers, kl = self.answers(inputs, queries, noise)
+        return answers[-1], kl
+
+    def answers(
+        self, inputs: PointInputs, queries: Tensor, noise: Sequence[Tensor | None]
+    ) -> tuple[list[Tensor], Tensor]:
+        """`answer` from the coarsest level up to each level; all levels are decoded for the last one alone."""
         levels, kl = [], queries.new_zeros(())
         for feats, bottleneck, unit in zip(self.features(inputs), self.bottlenecks, noise, strict=True):
             if isinstance(bottleneck, KLLevel):
@@ -202,7 +216,7 @@ class Lagem(Codec):
                 levels.append(gaussian.mean if unit is None else gaussian.mean + (0.5 * gaussian.logvar).exp() * unit)
             else:
                 levels.append(bottleneck.encode(feats))
-        return self.head.answer(self.embedding(queries), self.decode_levels(levels)), kl
+        return self.head.answers(self.embedding(queries), self.decode_levels(levels)), kl
 
     def compiled_parts(self) -> list[nn.Module]:
         """See `Trainable.compiled_parts`: blocks of a level and kind share a compilation."""

@@ -32,6 +32,8 @@ class LagemConfig:
         head: `occupancy` answers logits of being inside (eq. 9); `sdf` answers truncated signed distances instead.
         truncation: of the signed distances, in the radius of the unit sphere.
         near_weight: of the queries near the surface (eq. 15: 0.1).
+        level_weight: of the same loss for the answers from the coarsest level up to each but the last. 0 is the paper's; in runs of
+            minutes the finest level learns first, and the coarsest then carries nothing (docs/notebook.md).
         level: logit at which the surface lies. 0 is the paper's; training on as many inside as outside points shifts it.
         resolution: voxels an axis of decoded meshes when `prepare` is given none.
         query_chunk: points that are answered at a time outside training.
@@ -56,6 +58,7 @@ class LagemConfig:
     head: Literal["occupancy", "sdf"] = "occupancy"
     truncation: float = 0.05
     near_weight: float = 0.1
+    level_weight: float = 0.0
     level: float = 0.0
     resolution: int = 256
     query_chunk: int = 1 << 16

@@ -130,16 +130,20 @@ class QueryHead(nn.Module):
         self.out = nn.Linear(len(config.tokens) * config.channels, 1)
         self.recompute = config.recomputes("queries")
 
-    def answer(self, embedded: Tensor, feats: Sequence[Tensor]) -> Tensor:
-        """`memory` and `forward` at once, for training: embedded queries (B, Q, C), features (B, m, C) of each level -> (B, Q).
+    def answers(self, embedded: Tensor, feats: Sequence[Tensor]) -> list[Tensor]:
+        """`memory` and `forward` at once, for training: embedded queries (B, Q, C) and features (B, m, C) of each level.
 
         Recomputed, a level keeps nothing for the backward pass but its inputs, which others keep anyway: the queries' normed
         copies, projections and answers, three times each, are otherwise a tenth of all that is kept.
+
+        Returns:
+            (B, Q) float32 for each level: the answer from the coarsest level up to it; the last is the answer.
         """
         weights = self.out.weight[0].split(embedded.shape[-1])
-        answers = self.out.bias.float()
+        answers: list[Tensor] = []
         for level, each, weight in zip(self._levels(), feats, weights, strict=True):
-            answers = answers + maybe_again(self.recompute, level, embedded, each, weight)
+            part = maybe_again(self.recompute, level, embedded, each, weight)
+            answers.append(part + (answers[-1] if answers else self.out.bias.float()))
         return answers
 
     def memory(self, feats: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
