@@ -20,6 +20,7 @@ from contextlib import contextmanager
 import torch
 
 from shapecodec.grid import SparseGrid
+from shapecodec.ops.neighbour_table import neighbour_table
 from shapecodec.ops.sparse_conv import BrickPlan, conv_plan, sparse_conv
 
 # Constants of `sparse_conv.triton_bricks` to try, and `depth_of` and `split` as numbers: see `patched`.
@@ -125,7 +126,7 @@ def measure(base, levels, channels, out_channels, arguments, dtype, limit):
     row |= {"channels": channels, "out_channels": out_channels}
     if levels == 0:
         row["taps_a_tile"] = round(float(plan.tiles.counts.float().mean()), 2)
-        row["neighbours_ms"] = milliseconds(lambda: fresh(base).neighbours(), device, 5)
+        row["neighbours_ms"] = milliseconds(lambda: neighbour_table(fresh(base)), device, 5)
     return row | {
         "plan_ms": milliseconds(lambda: touch(conv_plan(refined(base, levels))), device, 5),
         "forward_ms": forward_ms,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shapecodec.errors import BadArgument
 from shapecodec.grid import SparseGrid, child_taps
+from shapecodec.ops.neighbour_table import neighbour_table
 
 TAPS = 27
 TILE_ROWS = 128  # rows of one matrix tile; tiles skip the taps that none of their rows has
@@ -158,6 +159,6 @@ def conv_plan(grid: SparseGrid) -> ConvPlan:
     """The plan of a grid, built once and cached on it."""
 
     def build() -> ConvPlan:
-        return ConvPlan(grid.neighbours()) if grid.parent is None else BrickPlan(grid.parent.neighbours())
+        return ConvPlan(neighbour_table(grid)) if grid.parent is None else BrickPlan(neighbour_table(grid.parent))
 
     return grid.cached("sparse_conv", build)

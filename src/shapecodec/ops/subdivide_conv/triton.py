@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from shapecodec.grid import SparseGrid
+from shapecodec.ops.neighbour_table import neighbour_table
 from shapecodec.ops.sparse_conv.triton import at_least_once, block, gather_rows, split, store_rows, sum_partials
 from shapecodec.ops.subdivide_conv.fold import SLOTS
 
@@ -188,7 +189,7 @@ def convolve(feats: Tensor, folded: Tensor, bias: Tensor | None, grid: SparseGri
         folded,
         out if bias is None else bias,
         out,
-        grid.neighbours(),
+        neighbour_table(grid),
         len(feats),
         channels,
         out_channels,
@@ -213,7 +214,7 @@ def feats_gradient(grad: Tensor, folded: Tensor, grid: SparseGrid, precision: st
         grad,
         folded,
         out,
-        grid.neighbours(),
+        neighbour_table(grid),
         len(grid),
         channels,
         out_channels,
@@ -241,7 +242,7 @@ def weight_gradient(feats: Tensor, grad: Tensor, grid: SparseGrid, precision: st
         feats,
         grad,
         partial,
-        grid.neighbours(),
+        neighbour_table(grid),
         count,
         triton.cdiv(count, chunks),
         channels,
