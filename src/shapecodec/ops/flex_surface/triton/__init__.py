@@ -22,6 +22,7 @@ from shapecodec.grid import SparseGrid
 from shapecodec.ops.flex_surface.corners import Corners
 from shapecodec.ops.flex_surface.tables import MOST_GROUPS, tables
 from shapecodec.ops.flex_surface.triton import backward, forward
+from shapecodec.ops.neighbour_table import neighbour_table
 
 WORD = 1 << 32  # two counts share an int64
 
@@ -149,7 +150,7 @@ class _Extract(torch.autograd.Function):
                 BLOCK=block,
             )  # fmt: skip
         at_corners = sdf.new_empty((cut, 8, 4))
-        programs, block = _grid(cut, sdf, 32)
+        programs, block = _grid(cut, sdf, 16)
         backward.voxel_gradients[programs](
             corners.index, neighbours, sdf, deformation, alpha, beta, gamma, plan.codes, plan.ends, groups, plan.rows, grad,
             grad_deviation, quads, at_corners, *own, cut, corners.resolution, plan.edges,
@@ -179,6 +180,6 @@ def extract(
         nothing = torch.cat([value.flatten() for value in values]).sum()
         return nothing + sdf.new_zeros((0, 3)), torch.empty((0, 3), dtype=torch.int64, device=sdf.device), nothing
     vertices, faces, deviation = _Extract.apply(
-        *values, grid.coords.contiguous(), corners, grid.neighbours(), with_centres
+        *values, grid.coords.contiguous(), corners, neighbour_table(grid), with_centres
     )
     return vertices, faces, deviation

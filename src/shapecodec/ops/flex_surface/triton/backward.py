@@ -71,6 +71,16 @@ def _from_quads(
     return x, y, z, slope
 
 
+@triton.jit
+def _at_corners(low: tl.tensor, high: tl.tensor, cut: tl.tensor) -> tl.tensor:
+    """Slopes (BLOCK, 16) of the edges' low and high ends, added up at the voxels' corners (BLOCK, 8)."""
+    s = tl.arange(0, 8)[None, :, None]
+    first, second = edge_ends(tl.arange(0, 16)[None, None, :])
+    low, high = tl.where(cut, low, 0.0), tl.where(cut, high, 0.0)
+    at_low = tl.where(first == s, low[:, None, :], 0.0)
+    return tl.sum(tl.where(second == s, high[:, None, :], at_low), axis=2)
+
+
 @triton.jit(do_not_specialize=["count", "resolution", "edge_count"])
 def voxel_gradients(
     index: tl.tensor, neighbours: tl.tensor, sdf: tl.tensor, deformation: tl.tensor, alpha: tl.tensor, beta: tl.tensor,
@@ -136,20 +146,13 @@ def voxel_gradients(
     xa, xb = gx * (1 - share) - dx * (1 - plain), gx * share - dx * plain
     ya, yb = gy * (1 - share) - dy * (1 - plain), gy * share - dy * plain
     za, zb = gz * (1 - share) - dz * (1 - plain), gz * share - dz * plain
-    out = at_corners + k * 32
-    for s in tl.static_range(8):
-        at_a = cut & (low == s)
-        at_b = cut & (high == s)
-        of_sdf = tl.sum(tl.where(at_a, sdf_a, tl.where(at_b, sdf_b, 0.0)), axis=1)[:, None]
-        of_x = tl.sum(tl.where(at_a, xa, tl.where(at_b, xb, 0.0)), axis=1)[:, None]
-        of_y = tl.sum(tl.where(at_a, ya, tl.where(at_b, yb, 0.0)), axis=1)[:, None]
-        of_z = tl.sum(tl.where(at_a, za, tl.where(at_b, zb, 0.0)), axis=1)[:, None]
-        of_alpha = tl.sum(tl.where(at_a, alpha_a, tl.where(at_b, alpha_b, 0.0)), axis=1)[:, None]
-        tl.store(out + s * 4, of_sdf, mask=live)
-        tl.store(out + s * 4 + 1, of_x, mask=live)
-        tl.store(out + s * 4 + 2, of_y, mask=live)
-        tl.store(out + s * 4 + 3, of_z, mask=live)
-        tl.store(grad_alpha + n * 8 + s, of_alpha, mask=live)
+    s = tl.arange(0, 8)[None, :]
+    out = at_corners + k * 32 + s * 4
+    tl.store(out, _at_corners(sdf_a, sdf_b, cut), mask=live)
+    tl.store(out + 1, _at_corners(xa, xb, cut), mask=live)
+    tl.store(out + 2, _at_corners(ya, yb, cut), mask=live)
+    tl.store(out + 3, _at_corners(za, zb, cut), mask=live)
+    tl.store(grad_alpha + n * 8 + s, _at_corners(alpha_a, alpha_b, cut), mask=live)
 
 
 @triton.jit(do_not_specialize=["count"])

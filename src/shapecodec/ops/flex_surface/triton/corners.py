@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from shapecodec.grid import SparseGrid
+from shapecodec.ops.neighbour_table import neighbour_table
 
 
 @triton.jit
@@ -154,7 +155,7 @@ def _programs(count: int, values: Tensor, block: int) -> tuple[tuple[int], int]:
 
 def corner_tables(grid: SparseGrid) -> tuple[Tensor, Tensor, Tensor]:
     """Keys, index and incident, see `Corners`; waits for the device once, for the number of corners."""
-    count, device, neighbours = len(grid), grid.device, grid.neighbours()
+    count, device, neighbours = len(grid), grid.device, neighbour_table(grid)
     if count == 0:
         return (
             torch.empty(0, dtype=torch.int64, device=device),
