@@ -34,6 +34,7 @@ SWEEP = [
     {"MANY_ROWS": 128, "WARPS": 4, "SHALLOW_STAGES": 5},
     {"MANY_ROWS": 128, "WARPS": 4, "SHALLOW_STAGES": 7},
     {"MANY_ROWS": 128, "WARPS": 4, "depth_of": 64, "STAGES": 5},
+    {"MANY_ROWS": 128, "WARPS": 4, "SHALLOW_STAGES": 1},
     {"MANY_ROWS": 128, "WARPS": 8},
     {"GRADIENT_STAGES": 5},
     {"GRADIENT_STAGES": 9},

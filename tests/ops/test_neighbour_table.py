@@ -30,7 +30,7 @@ GRIDS = {
     "single": random_grid(1, 1),
     "full": random_grid(27, 3),
     "odd": random_grid(200, 7),
-    "batch": SparseGrid.concatenate([random_grid(90, 7), EMPTY, random_grid(60, 7, 1), random_grid(343, 7)]),
+    "batch": SparseGrid.concatenate([random_grid(20, 7), EMPTY, random_grid(9, 7, 1), random_grid(120, 7, 2)]),
     "far_apart": far_apart(),
 }
 
@@ -44,6 +44,13 @@ def test_triton_finds_other_neighbours_than_the_grid(grid):
     ours = neighbour_table(fresh(grid), backend="triton")
     assert ours.dtype == torch.int32
     assert torch.equal(ours, fresh(grid).neighbours())
+
+
+@pytest.mark.parametrize("grid", [EMPTY, GRIDS["single"], random_grid(23, 4)], ids=["empty", "single", "odd"])
+def test_children_have_other_neighbours_than_a_search_finds(grid):
+    children = fresh(grid).children().children()
+    ours = neighbour_table(children, backend="triton")
+    assert torch.equal(ours, fresh(children).neighbours())
 
 
 def test_table_is_built_twice_or_not_kept():
@@ -67,3 +74,5 @@ def test_triton_finds_other_neighbours_than_the_grid_on_cuda(device):
     ]
     grid = SparseGrid.concatenate(items)
     assert torch.equal(neighbour_table(fresh(grid)), fresh(grid).neighbours())
+    children = fresh(grid).children()
+    assert torch.equal(neighbour_table(children), fresh(children).neighbours())

@@ -14,7 +14,8 @@ def neighbour_table(grid: SparseGrid, *, backend: str = "auto") -> Tensor:
     """`grid.neighbours()`, made by Triton on CUDA; the grid keeps it as its own.
 
     Args:
-        grid: N voxels. A table that the grid has, or derives from its parent's, is taken as it is.
+        grid: N voxels; that of a grid of `children` is derived from its parent's, as the grid itself does. A table that the
+            grid has is taken as it is.
         backend: auto, reference (`grid.neighbours()`) or triton.
 
     Returns:
@@ -24,8 +25,14 @@ def neighbour_table(grid: SparseGrid, *, backend: str = "auto") -> Tensor:
         BadArgument: a backend that cannot serve the grid's device.
     """
     chosen = choose(backend, grid.device, available=("reference", "triton"), op="neighbour_table")
-    if chosen == "reference" or grid.parent is not None:
+    if chosen == "reference":
         return grid.neighbours()
-    from shapecodec.ops.neighbour_table.triton import search  # imported here: Triton is absent on some platforms
+    from shapecodec.ops.neighbour_table.triton import (
+        derive,
+        search,
+    )  # imported here: Triton is absent on some platforms
 
-    return grid.cached("neighbours", lambda: search(grid))
+    parent = grid.parent
+    if parent is None:
+        return grid.cached("neighbours", lambda: search(grid))
+    return grid.cached("neighbours", lambda: derive(neighbour_table(parent, backend=backend)))

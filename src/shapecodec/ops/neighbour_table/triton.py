@@ -1,6 +1,7 @@
-"""Binary search of the sorted keys in one launch: thirteen taps are searched, the other thirteen are the same pairs seen back.
+"""Tables of neighbours in one launch: by binary search of the sorted keys, or from the table of the parents.
 
-In torch the coordinates, codes and searches of all 27 taps are written out, 2 KB a voxel; here 27 rows are.
+Thirteen taps are searched, the other thirteen are the same pairs seen back. In torch the coordinates, codes and searches of
+all 27 taps are written out, 2 KB a voxel; here 27 rows are.
 """
 
 from __future__ import annotations
@@ -60,6 +61,37 @@ def _search_kernel(
         found = found & (tl.load(keys + low, mask=found, other=0) == wanted)
         tl.store(table + row * 27 + tap, low.to(tl.int32), mask=found)
         tl.store(table + low * 27 + 26 - tap, row.to(tl.int32), mask=found)
+
+
+@triton.jit
+def child_neighbour(above: tl.tensor, row: tl.tensor, live: tl.tensor, tap: tl.tensor) -> tl.tensor:
+    """Rows of the neighbours of children `row` at one tap, by the parents' table `above`; -1 where empty or not live."""
+    x = ((row >> 2) & 1) + tap // 9 - 1  # of the neighbour, in voxels from the parent's corner: -1 to 2
+    y = ((row >> 1) & 1) + tap // 3 % 3 - 1
+    z = (row & 1) + tap % 3 - 1
+    parent_tap = ((x + 2) >> 1) * 9 + ((y + 2) >> 1) * 3 + ((z + 2) >> 1)
+    parent = tl.load(above + (row >> 3) * 27 + parent_tap, mask=live, other=-1)
+    return tl.where(parent >= 0, parent * 8 + (x & 1) * 4 + (y & 1) * 2 + (z & 1), -1)
+
+
+@triton.jit
+def _derive_kernel(
+    above: tl.tensor, table: tl.tensor, count: tl.tensor, ROWS: tl.constexpr, TAPS: tl.constexpr
+) -> None:
+    """ROWS children, all taps; TAPS is the power of two that covers 27."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    tap = tl.arange(0, TAPS)[None, :]
+    live = (row < count) & (tap < 27)
+    tl.store(table + row * 27 + tap, child_neighbour(above, row, live, tap), mask=live)
+
+
+def derive(above: Tensor) -> Tensor:
+    """(8 N, 27) int32 table of the children of a grid whose table is `above`, (N, 27) int32."""
+    count = 8 * len(above)
+    table = above.new_empty(count, TAPS)
+    if count:
+        _derive_kernel[(triton.cdiv(count, ROWS),)](above, table, count, ROWS=ROWS, TAPS=32, num_warps=8)
+    return table
 
 
 def search(grid: SparseGrid) -> Tensor:

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from shapecodec.ops.neighbour_table.triton import child_neighbour
 from shapecodec.ops.sparse_conv.plan import TAPS, BrickPlan
 from shapecodec.ops.sparse_conv.triton import (
     at_least_once,
@@ -36,17 +37,6 @@ FEW_COLUMNS, MANY_ROWS, ROWS, STAGES, SHALLOW_STAGES, WARPS = 128, 256, 128, 5, 
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_DEPTH, GRADIENT_STAGES, GRADIENT_WARPS = 128, 96, 32, 7, 8
 PROGRAMS = 1188
 SHORTEST_CHUNK = 1024  # rows; below it the writing of partial sums would outweigh the products
-
-
-@triton.jit
-def _neighbour(above: tl.tensor, row: tl.tensor, live: tl.tensor, tap: tl.tensor) -> tl.tensor:
-    """Rows of the neighbours of `row` at one tap, -1 where empty or not live."""
-    x = ((row >> 2) & 1) + tap // 9 - 1  # of the neighbour, in voxels from the parent's corner: -1 to 2
-    y = ((row >> 1) & 1) + tap // 3 % 3 - 1
-    z = (row & 1) + tap % 3 - 1
-    parent_tap = ((x + 2) >> 1) * 9 + ((y + 2) >> 1) * 3 + ((z + 2) >> 1)
-    parent = tl.load(above + (row >> 3) * 27 + parent_tap, mask=live, other=-1)
-    return tl.where(parent >= 0, parent * 8 + (x & 1) * 4 + (y & 1) * 2 + (z & 1), -1)
 
 
 @triton.jit
@@ -80,7 +70,7 @@ def _brick_convolve_kernel(
         tap = step // parts
         channel = step % parts * DEPTH + tl.arange(0, DEPTH)
         inside = channel < channels
-        a = gather_rows(feats, _neighbour(above, row, live, tap), channels, channel, inside)
+        a = gather_rows(feats, child_neighbour(above, row, live, tap), channels, channel, inside)
         line = weight + tap * channels * out_channels + channel[:, None] * out_channels
         b = tl.load(line + column[None, :], mask=inside[:, None] & (column < out_channels)[None, :], other=0.0)
         total = tl.dot(a, b, total, input_precision=PRECISION)
@@ -133,9 +123,9 @@ def _brick_gradient_kernel(
     for step in range(0, at_least_once(tl.cdiv(length, DEPTH))):
         row = start + step * DEPTH + tl.arange(0, DEPTH)
         live = row < end
-        a = tl.trans(gather_rows(feats, _neighbour(above, row, live, line * 3), channels, channel, inside))
-        b = tl.trans(gather_rows(feats, _neighbour(above, row, live, line * 3 + 1), channels, channel, inside))
-        c = tl.trans(gather_rows(feats, _neighbour(above, row, live, line * 3 + 2), channels, channel, inside))
+        a = tl.trans(gather_rows(feats, child_neighbour(above, row, live, line * 3), channels, channel, inside))
+        b = tl.trans(gather_rows(feats, child_neighbour(above, row, live, line * 3 + 1), channels, channel, inside))
+        c = tl.trans(gather_rows(feats, child_neighbour(above, row, live, line * 3 + 2), channels, channel, inside))
         here = grad + row.to(tl.int64)[:, None] * out_channels
         g = tl.load(here + column[None, :], mask=live[:, None] & (column < out_channels)[None, :], other=0.0)
         low = tl.dot(a, g, low, input_precision=PRECISION)
