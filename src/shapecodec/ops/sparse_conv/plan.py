@@ -81,12 +81,13 @@ class ConvPlan:
 
     @cached_property
     def pairs(self) -> Pairs:
-        """All pairs, sorted by tap; costs one transfer of 28 numbers to the host."""
-        table = self.neighbours.t().contiguous()
-        valid = table >= 0
-        target = valid.nonzero()[:, 1]
-        bounds = [0, *valid.sum(1).cumsum(0).tolist()]
-        return Pairs(target, table[valid].to(torch.int64), bounds)
+        """All pairs, sorted by tap; waits for the device twice, for their number and for 28 bounds."""
+        count = len(self)
+        table = self.neighbours.t().flatten()
+        place = (table >= 0).nonzero()[:, 0]  # tap * N + row
+        edges = torch.arange(TAPS + 1, device=place.device) * count
+        bounds = torch.searchsorted(place, edges).tolist()
+        return Pairs(place % max(count, 1), table[place].to(torch.int64), bounds)
 
     @cached_property
     def tiles(self) -> Tiles:
@@ -149,7 +150,7 @@ def _pattern_rank(valid: Tensor) -> Tensor:
     share = valid.float().mean(0) if len(valid) else valid.new_zeros(TAPS, dtype=torch.float32)
     by_balance = torch.argsort((share - 0.5).abs(), descending=True, stable=True)
     bits = torch.empty_like(by_balance).scatter_(0, by_balance, torch.arange(TAPS, device=valid.device))
-    rank = (valid.to(torch.int64) << bits).sum(1)
+    rank = (valid.to(torch.int32) << bits.to(torch.int32)).sum(1)  # 27 bits each, sums are int64
     for shift in (1, 2, 4, 8, 16):
         rank = rank ^ (rank >> shift)
     return rank
