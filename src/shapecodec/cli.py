@@ -5,10 +5,7 @@ Nothing but tyro is imported here, so that --help answers at once; torch alone t
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +13,8 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from shapecodec.errors import ShapecodecError, UserError
+from shapecodec.commands.failure import failed, fault
+from shapecodec.errors import UserError
 
 Surface = Literal["auto", "single", "snapped", "shell"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -378,47 +376,18 @@ def run(arguments: list[str]) -> int:
     except SystemExit as stop:  # tyro has printed help, or what is wrong with the flags
         if stop.code in (0, None):
             return 0
-        return _failed("the command line was not understood; see stderr.", "BadArgument", as_json, said=True)
+        return failed("the command line was not understood; see stderr.", "BadArgument", as_json, said=True)
     except UserError as error:
-        return _failed(error.args[0], type(error).__name__, as_json, error=error)
+        return failed(error.args[0], type(error).__name__, as_json, error=error)
     except KeyboardInterrupt:
-        return _failed("interrupted.", "Interrupted", as_json)
+        return failed("interrupted.", "Interrupted", as_json)
     except MemoryError as error:
-        return _failed(f"out of memory ({error}). Try: a lower --resolution.", "OutOfMemory", as_json)
+        return failed(f"out of memory ({error}). Try: a lower --resolution.", "OutOfMemory", as_json)
     except Exception as error:  # the last door: whatever went wrong inside is said, with where, and exit code 2
         if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-            return _failed("out of memory. Try: a lower --resolution.", "OutOfMemory", as_json)
-        return _fault(error, as_json)
+            return failed("out of memory. Try: a lower --resolution.", "OutOfMemory", as_json)
+        return fault(error, as_json)
     return 0
-
-
-def _failed(message: str, kind: str, as_json: bool, *, error: ShapecodecError | None = None, said: bool = False) -> int:
-    """Say what is wrong with the input; exit code 1."""
-    _emit({"kind": kind, "message": message, **_parts(error or UserError(message))}, as_json)
-    if not said:
-        sys.stderr.write(f"error: {message}\n")
-    return 1
-
-
-def _fault(error: Exception, as_json: bool) -> int:
-    """Say what broke and where, in a few lines; exit code 2."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = next((f for f in reversed(frames) if "shapecodec" in f.filename), frames[-1] if frames else None)
-    where = f"{Path(place.filename).name}:{place.lineno} in {place.name}" if place else "unknown"
-    message = f"{type(error).__name__}: {error}"
-    _emit({"kind": type(error).__name__, "message": message, "where": where}, as_json)
-    sys.stderr.write(f"internal error: {message}\n  at {where}\n  please report it with `shapecodec doctor`\n")
-    return 2
-
-
-def _parts(error: ShapecodecError) -> dict[str, str]:
-    return {"what": error.what, "where": error.where, "hint": error.hint}
-
-
-def _emit(error: dict[str, str], as_json: bool) -> None:
-    if as_json:
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.write(json.dumps({"error": error}) + "\n")
 
 
 if __name__ == "__main__":
