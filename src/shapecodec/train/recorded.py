@@ -40,6 +40,8 @@ class RecordedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.batch: Any = None
         self._calls = 0
+        # one for all warm steps: memory that a stream has freed is not reused on another
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._report: Report = (), torch.zeros(0)
         for group in optimizer.param_groups:
             group["lr"] = torch.tensor(float(group["lr"]), device=device)
@@ -83,7 +85,8 @@ class RecordedStep:
 
     def _warm(self) -> Report:
         """Unrecorded, but on a stream of its own, as recording will be."""
-        stream, here = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        stream, here = self._stream, torch.cuda.current_stream(self.device)
+        assert stream is not None
         stream.wait_stream(here)
         with torch.cuda.stream(stream):
             report = self.work(self.batch, self.generator)
