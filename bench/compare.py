@@ -27,6 +27,7 @@ from shapecodec.evaluate.normal_maps import normal_map_scores
 from shapecodec.evaluate.pair import Pair
 from shapecodec.evaluate.protocol import PROTOCOLS
 from shapecodec.evaluate.topology import topology
+from shapecodec.evaluate.visible import OUTER
 from shapecodec.evaluate.volume import overlap
 from shapecodec.io.mesh_files import read_mesh
 from shapecodec.mesh import Similarity
@@ -42,6 +43,9 @@ def time_parts(prediction, reference, repeats):
     def measured(points):
         return Pair(prediction, reference, cube=Similarity()).measured(points)
 
+    def outer():
+        Pair(prediction, reference, cube=Similarity()).measure([(1_000_000, OUTER), (100_000, OUTER)])
+
     parts = {
         "all protocols and normal maps": everything,
         "all protocols": lambda: compare_all(prediction, reference, resolution=512),
@@ -49,6 +53,7 @@ def time_parts(prediction, reference, repeats):
         "exact and sampled distances, 100,000 points": lambda: measured(100_000),
         "Hausdorff bounds, both ways": lambda: (hausdorff(prediction, reference), hausdorff(reference, prediction)),
         "topology and self-intersections, both": lambda: [topology(mesh, True) for mesh in (prediction, reference)],
+        "outer surface, 1,000,000 and 100,000 points": outer,
         "IoU, 50,000 points": lambda: overlap(prediction, reference, 50_000, rng(0)),
         "normal maps": lambda: normal_map_scores(prediction, reference),
     }

@@ -6,16 +6,33 @@ from dataclasses import replace
 
 import pytest
 import torch
-from solids import cube, moved, sphere
+from solids import cube, moved, sphere, together
 from walking import lookup, numbers
 
 from shapecodec.errors import BadArgument
 from shapecodec.evaluate.compare import format_comparison, format_comparisons
 from shapecodec.evaluate.metrics import compare, compare_all, floor_of
-from shapecodec.evaluate.protocol import EXACT, LAGEM, PROTOCOLS, Frame, check_same_protocol, find_protocol
+from shapecodec.evaluate.protocol import (
+    EXACT,
+    LAGEM,
+    LOG3D,
+    LOG3D_OUTER,
+    PROTOCOLS,
+    Frame,
+    check_same_protocol,
+    find_protocol,
+)
+from shapecodec.evaluate.views import Views
 from shapecodec.mesh import Mesh, Similarity
 
-DIGESTS = {"exact-v1": "35560547", "log3d-v1": "95dc1bff", "focusing-v1": "0f12e293", "lagem-v1": "cabe7f18"}
+DIGESTS = {
+    "exact-v1": "35560547",
+    "log3d-v1": "95dc1bff",
+    "log3d-outer-v1": "a356ec8f",
+    "focusing-v1": "0f12e293",
+    "focusing-outer-v1": "047ab1e7",
+    "lagem-v1": "cabe7f18",
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +95,12 @@ def test_a_protocol_alone_gives_other_numbers_than_among_all(results: dict):
 
 
 def test_protocols_own_number_of_points():
-    tiny = [
-        replace(protocol, points=count) for protocol, count in zip(PROTOCOLS.values(), (400, 400, 90, 90), strict=True)
-    ]
+    counts = (400, 400, 300, 90, 70, 90)
+    tiny = [replace(protocol, points=count) for protocol, count in zip(PROTOCOLS.values(), counts, strict=True)]
     result = compare_all(sphere(0.41, 4), sphere(0.4, 4), protocols=tiny, full=False)
-    assert [one["points"] for one in result.values()] == [400, 400, 90, 90]
+    assert tuple(one["points"] for one in result.values()) == counts
     assert [EXACT.points, find_protocol("focusing-v1").points, LAGEM.points] == [1_000_000, 100_000, 100_000]
-    alone = compare(sphere(0.41, 4), sphere(0.4, 4), protocol=tiny[3])
+    alone = compare(sphere(0.41, 4), sphere(0.4, 4), protocol=tiny[-1])
     assert alone == result["lagem-v1"]
 
 
@@ -102,7 +118,7 @@ def test_a_score_without_its_floor(results: dict):
         assert result["iou"]["floor"] == 1.0
         assert set(floor_of(result)) == {"chamfer_l1", "chamfer_l2", "f_score", "iou"}
         text = format_comparison(result)
-        assert text.count("floor") >= 3 and result["protocol"] in text and "3,000 points a mesh, seed 0" in text
+        assert text.count("floor") >= 3 and result["protocol"] in text and "3,000 points a mesh" in text
     assert [name for name, result in results.items() if not result["paper"]] == ["exact-v1"]
 
 
@@ -119,11 +135,34 @@ def test_floors_are_what_the_mesh_scores_against_itself():
         assert result["iou"]["value"] == result["iou"]["floor"] == 1.0
 
 
+def test_an_outer_protocol_counts_the_inner_shell():
+    """A double shell whose inner layer is far off: outer samples do not see it, samples of the whole surface do."""
+    reference = sphere(0.4, 8)
+    prediction = together(reference, moved(sphere(0.3, 8)))
+    results = compare_all(prediction, reference, points=2000, full=False)
+    for name in ("log3d-v1", "focusing-v1"):
+        outer = name.replace("-v1", "-outer-v1")
+        assert results[outer]["surface"] == "outer" and results[name]["surface"] == "all"
+        assert results[outer]["frame"] == results[name]["frame"]
+        assert results[name]["exact"]["accuracy"]["p95"] > 0.09
+        assert results[outer]["exact"]["accuracy"]["max"] < 1e-6
+        near, floor = (results[outer]["sampled"]["chamfer_l1"][key] for key in ("half_sum", "floor"))
+        assert near == pytest.approx(floor["half_sum"], rel=0.1)
+        assert (
+            results[outer]["area_ratio"]
+            == pytest.approx(results[name]["area_ratio"])
+            == pytest.approx(1.5625, rel=1e-3)
+        )
+    assert LOG3D_OUTER.as_dict()["outer"]["count"] == 100 and "outer" not in LOG3D.as_dict()
+    assert replace(LOG3D_OUTER, outer=Views(99, 512)).digest != LOG3D_OUTER.digest
+
+
 def test_json_and_text_lose_a_number(results: dict):
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     text = format_comparisons(results)
     for name in results:
-        assert f"protocol {name}: 3,000 points a mesh, seed 0" in text
+        surface = ", outer surface" if "-outer-" in name else ""
+        assert f"protocol {name}: 3,000 points a mesh{surface}, seed 0" in text
     assert text.count("accuracy: Exact distance") == 1 and text.count("hausdorff: Largest distance") == 1
     for words in ("self intersections", "IoU", "signed, accuracy", "unit (lagem-v1)", "+-"):
         assert words in text
@@ -133,8 +172,9 @@ def test_json_and_text_lose_a_number(results: dict):
 
 def test_voxels_of_another_frame(results: dict):
     """Distances in voxels are the same whatever the protocol's unit of length."""
-    expected = results["exact-v1"]["exact"]["accuracy_voxels"]
     for result in results.values():
+        same = "log3d-outer-v1" if result["surface"] == "outer" else "exact-v1"
+        expected = results[same]["exact"]["accuracy_voxels"]
         assert result["exact"]["accuracy_voxels"] == pytest.approx(expected, rel=1e-6)
         assert result["exact"]["accuracy"]["mean"] / result["voxel"] == pytest.approx(expected["mean"], rel=1e-9)
 

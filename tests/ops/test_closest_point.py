@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import numba
 import pytest
 import torch
@@ -114,6 +116,21 @@ def test_packets_of_queries_miss_a_group(away: float):
     agree(query, vertices, faces)
     exact = nearest_point(query, vertices, backend="reference")[0]
     assert torch.allclose(nearest_point(query, vertices)[0], exact, rtol=1e-6, atol=1e-9)
+
+
+def test_other_queries_in_the_call_change_which_face_wins():
+    """Points nearest to an edge or a vertex are equally near to all its faces."""
+    vertices, faces = soup(300)
+    faces = torch.cat([faces, faces.roll(1, 1)])[torch.randperm(600, generator=torch.Generator().manual_seed(5))]
+    query = torch.cat([vertices[:400], vertices[faces[:100, 0]] + 0.02, points(500)])
+    other = points(3000, seed=6)
+    for backend in ("cpu", "triton") if find_spec("triton") else ("cpu",):
+        few = slice(None) if backend == "cpu" else slice(None, None, 20)
+        alone = closest_point(query[few], vertices, faces, backend=backend)
+        among = closest_point(torch.cat([other[few], query[few]]), vertices, faces, backend=backend)
+        for one, two in zip(alone, among, strict=True):
+            assert torch.equal(one, two[len(other[few]) :])
+    assert torch.equal(nearest_point(query, vertices)[1], nearest_point(torch.cat([other, query]), vertices)[1][3000:])
 
 
 def test_result_does_not_depend_on_threads():

@@ -51,8 +51,9 @@ def format_comparisons(results: Mapping[str, dict[str, Any]], *, definitions: bo
 
 
 def _heading(result: dict[str, Any]) -> str:
+    which = "" if result["surface"] == "all" else ", outer surface"
     frame = find_protocol(result["protocol"]).frame.in_words()
-    return f"protocol {result['protocol']}: {result['points']:,} points a mesh, seed {result['seed']}; {frame}"
+    return f"protocol {result['protocol']}: {result['points']:,} points a mesh{which}, seed {result['seed']}; {frame}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], first: int = 34) -> list[str]:

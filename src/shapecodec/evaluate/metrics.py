@@ -75,7 +75,8 @@ def compare(
 
     Returns:
         JSON-ready numbers:
-        protocol, digest (of its definition), points, seed, resolution, voxel (its length, or None), frame {centre, scale};
+        protocol, digest (of its definition), points, seed, surface ("all" or "outer"), resolution, voxel (its length, or
+        None), frame {centre, scale};
         exact {accuracy, completeness} each {mean, p50, p95, p99, max} and the same in `..._voxels` (None without a
         resolution), f_score {threshold: {precision, recall, f}};
         hausdorff {lower, upper, accuracy {lower, upper}, completeness {lower, upper}} in units of the frame;
@@ -90,6 +91,7 @@ def compare(
 
     Raises:
         BadArgument: fewer than one point, a resolution below one, or an unknown protocol.
+        BadMesh: under a protocol of outer surfaces, fewer than one in a thousand points is seen from outside.
     """
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
     _check(points, resolution)
@@ -127,11 +129,12 @@ def compare_all(
 
     Raises:
         BadArgument: as `compare`.
+        BadMesh: as `compare`.
     """
     _check(points, resolution)
     chosen = [find_protocol(one) if isinstance(one, str) else one for one in protocols]
     pair = Pair(prediction, reference, cube=frame, seed=seed, device=device)
-    pair.measure([points or one.points for one in chosen])
+    pair.measure([(points or one.points, one.outer) for one in chosen])
     return {one.name: _score(pair, one, points or one.points, resolution, full) for one in chosen}
 
 
@@ -177,7 +180,7 @@ def _check(points: int | None, resolution: int | None) -> None:
 def _score(pair: Pair, protocol: Protocol, points: int, resolution: int | None, full: bool) -> Numbers:
     """Everything under one protocol."""
     unit, frame = pair.units(protocol)
-    measured = pair.measured(points)
+    measured = pair.measured(points, protocol.outer)
     voxel = None if resolution is None else unit / resolution
     exact, exact_errors = _exact(measured, unit, voxel, protocol.thresholds)
     near = measured.nearest
@@ -199,6 +202,7 @@ def _score(pair: Pair, protocol: Protocol, points: int, resolution: int | None, 
         "digest": protocol.digest,
         "points": points,
         "seed": pair.seed,
+        "surface": "all" if protocol.outer is None else "outer",
         "resolution": resolution,
         "voxel": voxel,
         "frame": {"centre": list(frame.centre), "scale": frame.scale},

@@ -18,6 +18,8 @@ from shapecodec.evaluate.hausdorff import Bounds, hausdorff
 from shapecodec.evaluate.protocol import CUBE, Protocol
 from shapecodec.evaluate.scores import Numbers, angle_statistics, both_ways, exact_scores, normal_angles
 from shapecodec.evaluate.topology import Topology, topology
+from shapecodec.evaluate.views import Views
+from shapecodec.evaluate.visible import OuterSurface
 from shapecodec.evaluate.volume import Overlap, overlap
 from shapecodec.mesh import Mesh, Similarity
 from shapecodec.ops.closest_point import closest_point
@@ -102,7 +104,8 @@ class Pair:
         self.cube = CUBE.similarity(reference) if cube is None else cube
         self.prediction, self.reference = prediction.transformed(self.cube), reference.transformed(self.cube)
         self.seed, self.device = seed, torch.device(device)
-        self._measured: dict[int, Measured] = {}
+        self._measured: dict[tuple[int, Views | None], Measured] = {}
+        self._outer: dict[Views, tuple[OuterSurface, OuterSurface]] = {}
         self._overlaps: dict[int, Overlap] = {}
         self._counted: tuple[Topology, Topology] | None = None
 
@@ -114,33 +117,40 @@ class Pair:
         centre = [c + own / self.cube.scale for c, own in zip(self.cube.centre, inner.centre, strict=True)]
         return inner.scale, Similarity((centre[0], centre[1], centre[2]), self.cube.scale * inner.scale)
 
-    def samples(self, points: int) -> Samples:
-        """Uniform by area; deterministic in (seed, points) on one kind of device."""
+    def outer(self, views: Views) -> tuple[OuterSurface, OuterSurface]:
+        """What of the prediction and of the reference is seen in the views, each mesh drawn by itself; drawn once."""
+        if views not in self._outer:
+            self._outer[views] = OuterSurface(self.prediction, views), OuterSurface(self.reference, views)
+        return self._outer[views]
 
-        def draw(mesh: Mesh, purpose: str) -> tuple[Tensor, Tensor]:
-            return mesh.sample(points, rng(self.seed, purpose=purpose, device=self.device))
+    def samples(self, points: int, views: Views | None = None) -> Samples:
+        """Uniform by area, on what the views see if there are any; deterministic in (seed, points) on one kind of device."""
+        prediction, reference = (self.prediction, self.reference) if views is None else self.outer(views)
+
+        def draw(surface: Mesh | OuterSurface, purpose: str) -> tuple[Tensor, Tensor]:
+            return surface.sample(points, rng(self.seed, purpose=purpose, device=self.device))
 
         return Samples(
-            draw(self.prediction, "samples of the prediction"),
-            draw(self.reference, "samples of the reference"),
-            draw(self.reference, "the reference sampled again")[0],
+            draw(prediction, "samples of the prediction"),
+            draw(reference, "samples of the reference"),
+            draw(reference, "the reference sampled again")[0],
         )
 
-    def measured(self, points: int) -> Measured:
+    def measured(self, points: int, views: Views | None = None) -> Measured:
         """Distances and angles of `points` samples a mesh; computed once."""
-        self.measure([points])
-        return self._measured[points]
+        self.measure([(points, views)])
+        return self._measured[points, views]
 
-    def measure(self, counts: Sequence[int]) -> None:
-        """Measure with these numbers of samples a mesh, whichever are not known yet; one search tree serves them all."""
-        missing = [points for points in dict.fromkeys(counts) if points not in self._measured]
+    def measure(self, asked: Sequence[tuple[int, Views | None]]) -> None:
+        """Measure with these samples (see `samples`), whichever are not known yet; one search tree serves them all."""
+        missing = [one for one in dict.fromkeys(asked) if one not in self._measured]
         if not missing:
             return
-        samples = [self.samples(points) for points in missing]
+        samples = [self.samples(*one) for one in missing]
         accuracy = self._towards([one.prediction for one in samples], self.prediction, self.reference)
         completeness = self._towards([one.reference for one in samples], self.reference, self.prediction)
-        for points, drawn, there, back in zip(missing, samples, accuracy, completeness, strict=True):
-            self._measured[points] = Measured(
+        for one, drawn, there, back in zip(missing, samples, accuracy, completeness, strict=True):
+            self._measured[one] = Measured(
                 there.distance,
                 back.distance,
                 exact_scores(there.distance, back.distance),

@@ -14,7 +14,16 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from shapecodec.errors import BadArgument
-from shapecodec.evaluate.words import COMMON, FOCUSING_WORDS, LAGEM_WORDS, LOG3D_WORDS
+from shapecodec.evaluate.views import Views
+from shapecodec.evaluate.visible import GRAZING, OUTER, SLACK
+from shapecodec.evaluate.words import (
+    COMMON,
+    FOCUSING_OUTER_WORDS,
+    FOCUSING_WORDS,
+    LAGEM_WORDS,
+    LOG3D_OUTER_WORDS,
+    LOG3D_WORDS,
+)
 from shapecodec.mesh import Mesh, Similarity
 
 
@@ -99,6 +108,7 @@ class Protocol:
         thresholds: F-score radii in units of the frame.
         printed: the scores that the paper prints.
         definitions: key of the result -> what it is, in words.
+        outer: None samples the whole surface; views sample what is seen in them, see `visible.OuterSurface`.
     """
 
     name: str
@@ -108,6 +118,7 @@ class Protocol:
     thresholds: tuple[float, ...]
     printed: tuple[Printed, ...]
     definitions: Mapping[str, str]
+    outer: Views | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: everything that decides the numbers."""
@@ -120,6 +131,8 @@ class Protocol:
             "thresholds": self.thresholds,
             "printed": [asdict(score) for score in self.printed],
         }
+        if self.outer is not None:
+            decisive["outer"] = {**self.outer.as_dict(), "slack": SLACK, "grazing": GRAZING}
         plain: dict[str, Any] = json.loads(json.dumps(decisive))  # tuples become lists
         return plain
 
@@ -140,14 +153,15 @@ def _f_score(name: str, threshold: float, factor: float) -> Printed:
 
 
 def _protocol(
-    name: str, frame: Frame, points: int, thresholds: tuple[float, ...], words: Mapping[str, str], *printed: Printed
-) -> Protocol:
+    name: str, frame: Frame, points: int, thresholds: tuple[float, ...], words: Mapping[str, str], *printed: Printed,
+    outer: Views | None = None,
+) -> Protocol:  # fmt: skip
     definitions = {**COMMON, "unit": f"{frame.in_words()}.".capitalize(), **words}
-    return Protocol(name, frame, points, 50_000, thresholds, printed, MappingProxyType(definitions))
+    return Protocol(name, frame, points, 50_000, thresholds, printed, MappingProxyType(definitions), outer)
 
 
 CUBE = Frame("box", 0.95)  # of `Mesh.normalise`, under which codecs lay their voxels: a voxel is 1 / N there
-EXACT = _protocol("exact-v1", CUBE, 1_000_000, (0.001, 0.005, 0.01, 0.02), {})
+EXACT = _protocol("exact-v1", CUBE, 1_000_000, (0.001, 0.005, 0.01, 0.02), {"surface": "The whole surface is sampled."})
 LOG3D = _protocol(
     "log3d-v1",
     Frame("box", 0.98),
@@ -158,6 +172,9 @@ LOG3D = _protocol(
     _f_score("f_0.001", 0.001, 100.0),
     _f_score("f_0.01", 0.01, 100.0),
 )
+LOG3D_OUTER = _protocol(
+    "log3d-outer-v1", LOG3D.frame, LOG3D.points, LOG3D.thresholds, LOG3D_OUTER_WORDS, *LOG3D.printed, outer=OUTER
+)
 FOCUSING = _protocol(
     "focusing-v1",
     Frame("box", 1.0),
@@ -167,6 +184,10 @@ FOCUSING = _protocol(
     _chamfer("chamfer_l2", "sum", 1e5, "sum of mean squared distances, times 1e5"),
     _f_score("f_0.005", 0.005, 1.0),
 )
+FOCUSING_OUTER = _protocol(
+    "focusing-outer-v1", FOCUSING.frame, FOCUSING.points, FOCUSING.thresholds, FOCUSING_OUTER_WORDS, *FOCUSING.printed,
+    outer=OUTER,
+)  # fmt: skip
 LAGEM = _protocol(
     "lagem-v1",
     Frame("sphere", 1.0),
@@ -177,7 +198,7 @@ LAGEM = _protocol(
     _f_score("f_0.02", 0.02, 100.0),
 )
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
-    {protocol.name: protocol for protocol in (EXACT, LOG3D, FOCUSING, LAGEM)}
+    {protocol.name: protocol for protocol in (EXACT, LOG3D, LOG3D_OUTER, FOCUSING, FOCUSING_OUTER, LAGEM)}
 )
 
 

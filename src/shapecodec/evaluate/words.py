@@ -36,18 +36,34 @@ COMMON = {
     "faces of such pairs; exact after rounding vertices to 2^-30 of the mesh's longest side.",
     "volume": "Signed volume, only where the mesh is watertight.",
 }
+_OUTER = (
+    "Only points that are seen from outside are sampled: in one at least of 100 orthographic pictures of 512 pixels a side, each "
+    "mesh by itself. Exact distances and normals go from these points to the whole other mesh; Hausdorff distance, IoU, areas and "
+    "topology are of whole meshes."
+)
 LOG3D_WORDS = {
-    "surface": "LoG3D samples outer surfaces only, from views and with a number of points that it does not publish; here "
-    "the whole surface is sampled. Compare with its tables by the floor, not by absolute values.",
+    "surface": "The whole surface is sampled. LoG3D samples outer surfaces only: see log3d-outer-v1.",
     "paper": "LoG3D, supplement B: half the sum of mean distances, F at .001 and .01 in per cent. The scale of its tables' "
     "Chamfer distances is not stated there; here it is 1.",
 }
+LOG3D_OUTER_WORDS = {
+    **LOG3D_WORDS,
+    "surface": f"{_OUTER} LoG3D, supplement B, samples outer surfaces after TRELLIS, from views and with a number of points that "
+    "neither publishes: compare with its tables by the floor, not by absolute values.",
+}
 FOCUSING_WORDS = {
+    "surface": "The whole surface is sampled.",
     "paper": "Focusing, tables 2 and 4: 100,000 points, 'L2 norm of Chamfer Distance' times 1e5, F at .005. Read as the sum of "
     "both mean squared distances in the cube of side 1: so read, their Chamfer distances and F-scores are the floor of shapes "
     "of one and the same area, 2 to 3.5; as half a sum they contradict each other.",
 }
+FOCUSING_OUTER_WORDS = {
+    **FOCUSING_WORDS,
+    "surface": f"{_OUTER} Focusing, appendix A, scores methods that rebuild visible regions so, by TRELLIS's points, whose "
+    "views are not published.",
+}
 LAGEM_WORDS = {
+    "surface": "The whole surface is sampled.",
     "paper": "LaGeM, tables 4 and 5, by the evaluation of 3DShape2VecSet: sum of both mean distances (not squared) times 100, F "
     "at .02 in per cent. There the prediction has 100,000 points and the reference all stored ones; here both have 100,000. "
     "Frame: the unit sphere of section 4.1.",

@@ -19,7 +19,7 @@ class ClosestPoint(NamedTuple):
     Args:
         distance: (Q,) float32, in units of the input.
         face: (Q,) int64 closest face; of several equally close ones (at an edge, in coincident
-            layers), one.
+            layers), the same one whatever else is asked in the call.
         point: (Q, 3) float32, on that face.
     """
 

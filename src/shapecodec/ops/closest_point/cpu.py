@@ -19,6 +19,7 @@ from shapecodec.ops.closest_point.packets import (
     box_squares,
     gather_groups,
     packet_bounds,
+    reach_of,
 )
 from shapecodec.ops.closest_point.tree import BOX, WIDTH, PackedTree, build_tree, spatial_order
 
@@ -133,15 +134,15 @@ def _leaf_squares(
 
 @njit(cache=True, nogil=True, inline="always")
 def push_children(
-    x: np.float32, y: np.float32, z: np.float32, level: int, group: int, best: np.float32, tree: PackedTree,
+    x: np.float32, y: np.float32, z: np.float32, level: int, group: int, reach: np.float32, tree: PackedTree,
     squares: np.ndarray, nodes: np.ndarray, bounds: np.ndarray, depth: int,
 ) -> int:  # fmt: skip
-    """Put a group's children that are nearer than `best` on the stack, the nearest on top; returns its new depth."""
+    """Put a group's children within `reach` (squared) on the stack, the nearest on top; returns its new depth."""
     box_squares(x, y, z, tree.boxes, (tree.starts[level] + group) * BOX, squares)
     child, bottom = ((level - 1) << CHILD_BITS) + group * WIDTH, depth
     for k in range(WIDTH):
         square = squares[k]
-        if square < best:
+        if square <= reach:
             place = depth
             while place > bottom and bounds[place - 1] < square:
                 nodes[place], bounds[place] = nodes[place - 1], bounds[place - 1]
@@ -157,22 +158,23 @@ def _walk(
     squares: np.ndarray, nodes: np.ndarray, bounds: np.ndarray,
 ) -> tuple[int, np.float32]:  # fmt: skip
     """The leaf slot of the closest triangle and its squared distance; `seed` is a slot that is likely near."""
-    best, slot = np.float32(np.inf), 0
+    best, reach, slot = np.float32(np.inf), np.float32(np.inf), 0
     nodes[0], bounds[0] = (len(tree.starts) - 1) << CHILD_BITS, np.float32(0.0)
     nodes[1], bounds[1] = seed // WIDTH, np.float32(0.0)  # the seed's leaf first: it sets the bound
     depth = 2
     while depth > 0:
         depth -= 1
-        if bounds[depth] >= best:
+        if bounds[depth] > reach:
             continue
         level, group = nodes[depth] >> CHILD_BITS, nodes[depth] & ((1 << CHILD_BITS) - 1)
         if level == 0:
             _leaf_squares(x, y, z, frames, group * LEAF, squares)
             for k in range(WIDTH):
-                if squares[k] < best:
+                if squares[k] < best or (squares[k] == best and group * WIDTH + k < slot):
                     best, slot = squares[k], group * WIDTH + k
+            reach = reach_of(best)
         else:
-            depth = push_children(x, y, z, level, group, best, tree, squares, nodes, bounds, depth)
+            depth = push_children(x, y, z, level, group, reach, tree, squares, nodes, bounds, depth)
     return slot, best
 
 
@@ -187,21 +189,23 @@ def _look(
     for k in range(WIDTH):
         if leaves[k] < best:
             best, slot = leaves[k], own * WIDTH + k
+    reach = reach_of(best)
     for part in range((count + WIDTH - 1) // WIDTH):
         box_squares(x, y, z, boxes, part * BOX, squares)
         for k in range(WIDTH):
-            if squares[k] >= best:
+            if squares[k] > reach:
                 continue
             group = groups[part * WIDTH + k]
             box_squares(x, y, z, tree.boxes, (tree.starts[1] + group) * BOX, nearer)
             for child in range(WIDTH):
                 leaf = group * WIDTH + child
-                if nearer[child] >= best or leaf == own:
+                if nearer[child] > reach or leaf == own:
                     continue
                 _leaf_squares(x, y, z, frames, leaf * LEAF, leaves)
                 for j in range(WIDTH):
-                    if leaves[j] < best:
+                    if leaves[j] < best or (leaves[j] == best and leaf * WIDTH + j < slot):
                         best, slot = leaves[j], leaf * WIDTH + j
+                reach = reach_of(best)
     return slot
 
 

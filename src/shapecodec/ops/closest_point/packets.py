@@ -15,9 +15,21 @@ from shapecodec.ops.closest_point.tree import BOX, WIDTH, PackedTree
 
 PACKET = 32  # queries
 MOST = 64  # groups; a packet that needs more walks from the root
+BLUR = np.float32(2e-7)  # lengths that float32 may lose in a distance
 SLACK = np.float32(1e-6)  # lengths and share by which radii are enlarged: float32 rounds squares of coordinates up to 1
 CHILD_BITS = 40
 U = tuple(np.uint64(row * WIDTH) for row in range(15))  # unsigned: a signed index costs a wrap-around test
+
+
+@njit(cache=True, nogil=True, inline="always")
+def reach_of(best: np.float32) -> np.float32:
+    """The squared distance up to which boxes are looked into.
+
+    A little more than the best so far, so that rounding never hides the winner: which face wins, and of equally near ones
+    the one in the first slot, then depends on nothing but the query, whatever is asked in the same call.
+    """
+    reach = np.sqrt(best) + BLUR
+    return reach * reach
 
 
 @njit(cache=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from shapecodec.ops.closest_point.triton_tree import WIDTH, build_tree, morton_cells, point_codes
 
 PACKET = 32  # queries a program: one warp, whose reductions need no shared memory
+BLUR = 2e-7  # lengths that float32 may lose in a distance: see the CPU path's `reach_of`
 FAR = 1e18  # in units of the mesh's extent: squares stay finite in float32, and every face is equally good
 _ITEMS = 128  # queries a program where each is measured by itself
 
@@ -57,6 +58,7 @@ def _packet_walk(
     slots: tl.tensor,
     count: tl.tensor,
     root: tl.tensor,
+    BLUR: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """Leaf slots (Q,) int32 of the closest triangles of sorted points (Q, 3); `root` is the level of the one top group."""
@@ -68,7 +70,7 @@ def _packet_walk(
     seed = tl.load(seeds + rows, mask=live, other=0)
     k = tl.arange(0, 8)
     squares = _leaf_squares(x, y, z, frames + seed.to(tl.int64)[:, None] * 120 + k[None, :])
-    best = tl.where(live, tl.min(squares, 1), -1.0)  # a lane without a query needs nothing
+    best = tl.min(squares, 1)
     slot = seed * 8 + tl.argmin(squares, 1)
     level = tl.where(root > 0, root, 1)  # a single leaf has been seen: level 1 is above its root
     group = root * 0
@@ -81,7 +83,8 @@ def _packet_walk(
             dx = tl.maximum(tl.maximum(tl.load(base) - x, x - tl.load(base + 24)), 0.0)
             dy = tl.maximum(tl.maximum(tl.load(base + 8) - y, y - tl.load(base + 32)), 0.0)
             dz = tl.maximum(tl.maximum(tl.load(base + 16) - z, z - tl.load(base + 40)), 0.0)
-            wanted = (dx * dx + dy * dy + dz * dz < best[:, None]).to(tl.int32)
+            reach = tl.sqrt(best) + BLUR
+            wanted = ((dx * dx + dy * dy + dz * dz <= (reach * reach)[:, None]) & live[:, None]).to(tl.int32)
             bits = tl.sum(tl.max(wanted, 0) << k, 0).to(tl.int64)
             masks = (masks & ~(tl.full((), 255, tl.int64) << shift)) | (bits << shift)
             fresh = root * 0
@@ -96,7 +99,8 @@ def _packet_walk(
             if level == 1:
                 squares = _leaf_squares(x, y, z, frames + below.to(tl.int64) * 120 + k[None, :])
                 nearest = tl.min(squares, 1)
-                slot = tl.where(nearest < best, below * 8 + tl.argmin(squares, 1), slot)
+                found = below * 8 + tl.argmin(squares, 1)
+                slot = tl.where((nearest < best) | ((nearest == best) & (found < slot)), found, slot)
                 best = tl.minimum(nearest, best)
             else:
                 group = below
@@ -198,6 +202,7 @@ def find_slots(points: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor,
         slots,
         len(moved),
         len(tree.starts) - 1,
+        BLUR=BLUR,
         BLOCK=PACKET,
         num_warps=1,
     )
