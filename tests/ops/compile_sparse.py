@@ -36,6 +36,12 @@ CASES = [
     ),
     (subdivision._convolve_kernel, {"ROWS": 128, "COLUMNS": 128, "REST": 64, "DEPTH": 64}, 8, subdivision.STAGES),
     (subdivision._feats_gradient_kernel, {"ROWS": 128, "COLUMNS": 256, "REST": 0, "DEPTH": 64}, 8, subdivision.STAGES),
+    (
+        subdivision._feats_gradient_kernel,
+        {"ROWS": 128, "COLUMNS": 128, "REST": 64, "DEPTH": 32},
+        8,
+        subdivision.SHALLOW_STAGES,
+    ),
     (subdivision._weight_gradient_kernel, {"ROWS": 128, "COLUMNS": 128, "REST": 64, "DEPTH": 64}, 8, 5),
 ]
 

@@ -33,9 +33,9 @@ LINES = 9  # taps by (dx, dy)
 FEW_COLUMNS, MANY_ROWS, ROWS, STAGES, SHALLOW_STAGES, WARPS = 128, 256, 128, 5, 7, 8
 
 # The gradient of the weight holds the sums of three taps: 128 x 96 for each are 144 registers a thread.
-# PROGRAMS: nine waves on the 132 processors of an H100, which are also nine lines x 132 chunks.
+# PROGRAMS: six waves on the 132 processors of an H100, which are also nine lines x 88 chunks.
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_DEPTH, GRADIENT_STAGES, GRADIENT_WARPS = 128, 96, 32, 7, 8
-PROGRAMS = 1188
+PROGRAMS = 792
 SHORTEST_CHUNK = 1024  # rows; below it the writing of partial sums would outweigh the products
 
 

@@ -13,11 +13,19 @@ from torch import Tensor
 
 from shapecodec.grid import SparseGrid
 from shapecodec.ops.neighbour_table import neighbour_table
-from shapecodec.ops.sparse_conv.triton import at_least_once, block, gather_rows, split, store_rows, sum_partials
+from shapecodec.ops.sparse_conv.triton import (
+    at_least_once,
+    block,
+    depth_of,
+    gather_rows,
+    split,
+    store_rows,
+    sum_partials,
+)
 from shapecodec.ops.subdivide_conv.fold import SLOTS
 
 # Half precision; see `sparse_conv.triton_bricks` for what bounds them.
-FEW_COLUMNS, MANY_ROWS, ROWS, DEPTH, STAGES, WARPS = 128, 256, 128, 64, 5, 8
+FEW_COLUMNS, MANY_ROWS, ROWS, STAGES, SHALLOW_STAGES, WARPS = 128, 256, 128, 5, 7, 8
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_DEPTH, GRADIENT_STAGES = 128, 192, 64, 5
 PROGRAMS = 1188  # of the weight gradient: nine waves on the 132 processors of an H100
 SHORTEST_CHUNK = 1024  # parents; below it the writing of partial sums would outweigh the products
@@ -262,7 +270,9 @@ def _tile(size: int, depth: int, dtype: torch.dtype) -> tuple[int, int, int, dic
     """Columns, further columns and rows of a tile of outputs `size` wide, and the options of its kernel."""
     if dtype == torch.float32:
         columns, rest = split(size, 64)
-        return columns, rest, 64, {"DEPTH": block(depth, 32), "num_warps": 4, "num_stages": 2}
+        return columns, rest, 64, {"DEPTH": depth_of(depth, False), "num_warps": 4, "num_stages": 2}
     columns, rest = split(size, 256)
     rows = MANY_ROWS if columns + rest <= FEW_COLUMNS else ROWS
-    return columns, rest, rows, {"DEPTH": block(depth, DEPTH), "num_warps": WARPS, "num_stages": STAGES}
+    step = depth_of(depth, True)
+    stages = STAGES if step > 32 else SHALLOW_STAGES
+    return columns, rest, rows, {"DEPTH": step, "num_warps": WARPS, "num_stages": stages}
