@@ -87,11 +87,31 @@ def chamfer(one, two, device):
     return torch.stack(rows).cpu()
 
 
-def make(model, codec, args, count, **options):
+def sampled(model, args, count, **options):
     categories = () if args.category is None else (args.category,)
     request = Request(count, args.seed, categories, args.steps, Guidance(args.guidance), batch=args.batch)
-    latents = generate_latents(model, replace(request, **options))
-    return [decoded(codec, each, args.resolution) for each in latents]
+    return list(generate_latents(model, replace(request, **options)))
+
+
+def occupancy(codec, latents, side=32):
+    """(side^3,) bool: which centres of a coarse grid are inside."""
+    axis = (torch.arange(side, device=codec.device) + 0.5) / side - 0.5
+    field = codec.decode(latents)
+    return field.sample(torch.cartesian_prod(axis, axis, axis)) > field.level
+
+
+def level_control(args, model, codec):
+    """Figure 13: the picture, and the IoU on a grid of 32^3 of shapes that share levels with the first one of their row."""
+    rows, captions, ious = [], [], {}
+    for levels in (1, 2):
+        made = sampled(model, args, 6, fix_levels=levels)
+        rows += [decoded(codec, each, args.resolution) for each in made]
+        kept = "Z3 kept" if levels == 1 else "Z3 and Z2 kept"
+        captions += ["the shape", *[kept] * 5]
+        first, *others = (occupancy(codec, each) for each in made)
+        ious[kept] = [float((first & other).sum() / (first | other).sum().clamp(min=1)) for other in others]
+    gallery(rows, captions, title="Levels kept, the finer ones generated anew", columns=6).save(args.out / "levels.png")
+    return ious
 
 
 def memorisation(args, meshes, clouds, train, train_clouds, held_clouds, device):
@@ -137,7 +157,7 @@ def main():
     model = load_generator(args.generator, device)
     codec, source = open_decoder(model, args.codec, str(device)), source_of(args.generator)
     with torch.inference_mode():
-        meshes = make(model, codec, args, args.samples)
+        meshes = [decoded(codec, each, args.resolution) for each in sampled(model, args, args.samples)]
         kept = [mesh for mesh in meshes if mesh is not None]
         if len(kept) < 2:
             raise SystemExit(f"only {len(kept)} of {len(meshes)} samples have a surface: nothing can be scored.")
@@ -152,13 +172,7 @@ def main():
             "floor_of_training_shapes": generation_scores(train_clouds[: len(clouds)], held_clouds),
             **memorisation(args, kept, clouds, train, train_clouds, held_clouds, device),
         }  # fmt: skip
-        rows, captions = [], []
-        for levels in (1, 2):
-            rows += make(model, codec, args, 6, fix_levels=levels)
-            captions += [f"Z3 kept{', Z2 kept' if levels == 2 else ''}" if i else "the shape" for i in range(6)]
-        gallery(rows, captions, title="Levels kept, the finer ones generated anew", columns=6).save(
-            args.out / "levels.png"
-        )
+        result["iou_of_shapes_that_share_levels"] = level_control(args, model, codec)
     result["seconds"] = time.perf_counter() - began
     (args.out / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

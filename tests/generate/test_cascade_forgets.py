@@ -16,6 +16,7 @@ from shapecodec.generate.pipeline import Request, generate_latents
 from shapecodec.generate.registry import load_generator
 from shapecodec.generate.sets import DenseSets
 from shapecodec.latents import Latents, Level
+from shapecodec.recipes import find_recipe
 
 CONFIG = CascadeConfig(
     codec="tiny",
@@ -227,3 +228,11 @@ def test_wrong_pair(tmp_path):
     (tmp_path / "made" / "model.safetensors").unlink()
     with pytest.raises(BadFile, match=r"no model\.safetensors"):
         load_generator(tmp_path / "made")
+
+
+@pytest.mark.parametrize(("name", "millions"), [("cascade-small", 24.5), ("cascade-shapenet", 417.0)])
+def test_recipe_is_of_another_size_than_stated(name, millions):
+    levels = {"tokens": (32, 128, 512), "latent": (32, 16, 8), "classes": tuple(map(str, range(24)))}
+    with torch.device("meta"):
+        cascade = Cascade(replace(find_recipe(name).codec, codec_hash="x", **levels))
+    assert sum(p.numel() for p in cascade.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
