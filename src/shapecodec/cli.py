@@ -141,7 +141,7 @@ def compare(
         reference: The mesh that it should be.
         resolution: Also give distances in voxels of a grid with so many an axis.
         points: How many to sample on each mesh, instead of each protocol's own number.
-        protocol: One of exact-v1, log3d-v1, focusing-v1, lagem-v1 and normals-v1 alone; all if left out.
+        protocol: One of exact-v1, log3d-v1, log3d-outer-v1, focusing-v1, focusing-outer-v1, lagem-v1, normals-v1; all if left out.
         definitions: Leave out the definitions that are printed below the numbers.
         seed: Of the samples.
         max_faces: Refuse meshes with more triangles.

@@ -38,6 +38,7 @@ def test_failed_shape_takes_others_along_or_is_not_counted(tmp_path):
     assert reasons["broken"] == "RuntimeError: a kernel failed"
     assert "empty" in reasons["empty"] and str(tmp_path) not in json.dumps(reasons)
     assert [n for _, n, _ in seen] == [1, 2, 3, 4, 5] and {total for _, _, total in seen} == {5}
+    assert {"date", "hardware", "version"} <= set(result.aggregate["settings"])  # the report's header
     everything = result.aggregate["groups"][0]
     assert (everything["shapes"], everything["failed"]) == (5, 3)
     # half a voxel along x: two of six sides are off by .5, the others by nothing but their rims

@@ -33,7 +33,7 @@ from shapecodec.evaluate.subjects import Subject, find_subjects, in_random_order
 from shapecodec.evaluate.tables import summary_page
 from shapecodec.io.atomic import atomic_file
 from shapecodec.io.config_json import differences
-from shapecodec.io.environment import environment, hardware
+from shapecodec.io.environment import environment, hardware, package_version
 
 CONFIG, ROWS, LOCK = "config.json", "rows", ".lock"
 FINAL = ("ok", "failed")  # what a resume does not try again; a killed or late shape may have had bad luck
@@ -142,7 +142,12 @@ def _outcomes(
 
 def write_tables(run: Path, rows: Sequence[Row], settings: dict[str, Any]) -> tuple[dict[str, Any], Path]:
     """rows.parquet, rows.csv, aggregate.json, summary.md and the page from rows; returns the aggregate and the page."""
-    facts = {**settings, "hardware": hardware(settings["device"]), "date": date.today().isoformat()}
+    facts = {
+        **settings,
+        "hardware": hardware(settings["device"]),
+        "date": date.today().isoformat(),
+        "version": package_version("shapecodec"),
+    }
     means = aggregate(rows, facts, seed=settings["seed"])
     write_rows(rows, run, settings)
     _write_json(run / "aggregate.json", means, indent=None)
