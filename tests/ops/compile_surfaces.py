@@ -12,7 +12,7 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 
-from shapecodec.ops.flex_surface.triton import backward, corners, forward
+from shapecodec.ops.flex_surface.triton import backward, corners, forward, variation
 from shapecodec.ops.rasterise import triton as raster
 from shapecodec.render.triton import outlines, pictures, shading
 
@@ -37,6 +37,8 @@ CASES = [
     (corners.link_corners, {"BLOCK": 128}, {}),
     (corners.mean_corners, {"CHANNELS": 4, "BLOCK": 64}, {}),
     (corners.mean_gradients, {"CHANNELS": 4, "BLOCK": 64}, {}),
+    (variation.corner_lengths, {"CHANNELS": 1, "BLOCK": 256}, {}),
+    (variation.length_gradients, {"CHANNELS": 1, "BLOCK": 256}, {}),
     (outlines.link_edges, {"BLOCK": 1024}, {}),
     (outlines.find_outlines, {"TABLE": False, "BLOCK": 32}, {}),
     (outlines.blend_pixels, {"WIDE": 8, "BLOCK": 128}, {}),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from shapecodec.codecs.focusing.total_variation import total_variation
 from shapecodec.grid import SparseGrid
 from shapecodec.ops.flex_surface import average_corners, flex_surface, voxel_corners
 
@@ -134,6 +135,21 @@ def test_means_of_half_precision_are_summed_in_it() -> None:
     assert torch.equal(means, wanted.half())
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("case", CASES)
+def test_variation_across_other_edges(case: str, reduction: str) -> None:
+    pytest.importorskip("triton")
+    corners = voxel_corners(some_grid(case))
+    generator = torch.Generator().manual_seed(6)
+    values = torch.randn(len(corners), 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    results = []
+    for backend in ("triton", "reference"):
+        total = total_variation(values, corners, reduction=reduction, epsilon=1e-4, backend=backend)
+        results.append([total.detach(), torch.autograd.grad(3 * total, values)[0]])
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
 # ---- on a GPU, at the sizes of training -----------------------------------------------------------------------------
 
 
@@ -180,3 +196,13 @@ def test_corners_of_a_million_voxels_on_cuda(dtype: torch.dtype, device: str) ->
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     for a, b in zip(*(averaged(predictions, grid, name) for name in ("triton", "reference")), strict=True):
         assert torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
+
+
+@pytest.mark.gpu
+def test_variation_of_a_million_corners_on_cuda(device: str) -> None:
+    corners = voxel_corners(bricks(64).to(device))
+    generator = torch.Generator(device).manual_seed(6)
+    values = torch.randn(len(corners), generator=generator, device=device, dtype=torch.float64, requires_grad=True)
+    totals = [total_variation(values, corners, backend=name) for name in ("triton", "reference")]
+    assert torch.allclose(*totals, rtol=1e-10)
+    assert torch.allclose(*(torch.autograd.grad(total, values)[0] for total in totals), rtol=1e-9, atol=1e-12)

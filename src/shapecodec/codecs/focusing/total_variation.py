@@ -8,13 +8,19 @@ import torch
 from torch import Tensor
 
 from shapecodec.errors import BadArgument
+from shapecodec.ops.dispatch import choose
 from shapecodec.ops.flex_surface import Corners
 
 Reduction = Literal["sum", "mean"]
 
 
 def total_variation(
-    values: Tensor, corners: Corners, *, reduction: Reduction = "sum", epsilon: float = 1e-10
+    values: Tensor,
+    corners: Corners,
+    *,
+    reduction: Reduction = "sum",
+    epsilon: float = 1e-10,
+    backend: str = "auto",
 ) -> Tensor:
     """Over all corners, the length of the vector of differences to the next corner along +x, +y and +z.
 
@@ -29,6 +35,7 @@ def total_variation(
         corners: `voxel_corners` of the active voxels.
         reduction: over corners.
         epsilon: in squared units of the values, above 0.
+        backend: auto, reference or triton.
 
     Returns:
         A scalar, differentiable in the values; 0 without corners.
@@ -44,6 +51,12 @@ def total_variation(
     if reduction not in ("sum", "mean") or not epsilon > 0:
         raise BadArgument(f"reduction '{reduction}', epsilon {epsilon}.", where="total_variation", hint="sum or mean.")
     columns = values[:, None] if values.ndim == 1 else values
+    chosen = choose(backend, values.device, available=("reference", "triton"), op="total_variation")
+    if chosen == "triton" and columns.numel():
+        from shapecodec.ops.flex_surface.triton.variation import SummedLengths  # Triton is absent on some platforms
+
+        summed: Tensor = SummedLengths.apply(columns.contiguous(), corners, epsilon)
+        return summed / len(corners) if reduction == "mean" else summed
     rows = torch.arange(len(corners), device=values.device)
     squares = torch.zeros_like(columns)
     for following in next_corners(corners).unbind(1):
