@@ -3,7 +3,7 @@
     python bench/sparse_conv.py                     # bf16 on CUDA, float32 on the CPU
     python bench/sparse_conv.py --sizes 60000 --channels 256x256 --backend triton
     python bench/sparse_conv.py --bricks            # shells refined once and twice: whole 2^3 and 4^3 bricks
-    python bench/sparse_conv.py --bricks --sweep    # the candidates for tiles and stages, on the largest bricks
+    python bench/sparse_conv.py --sweep             # candidates for tiles and stages, 96 channels; with --bricks on 4^3 bricks
 
 TFLOP/s count 2 * pairs * C * C' forward and twice that backward (gradients of feats and weight): products with absent
 neighbours are not counted. The fraction is of the square matrix product measured in the same run. `neighbours_ms` and
@@ -23,8 +23,21 @@ from shapecodec.grid import SparseGrid
 from shapecodec.ops.neighbour_table import neighbour_table
 from shapecodec.ops.sparse_conv import BrickPlan, conv_plan, sparse_conv
 
-# Constants of `sparse_conv.triton_bricks` to try, and `depth_of` and `split` as numbers: see `patched`.
-SWEEP = [
+# Constants to try of `sparse_conv.triton` on shells and of `sparse_conv.triton_bricks`; `depth_of` and `split` are functions
+# made to answer so: see `patched`.
+SHELL_SWEEP = [
+    {},
+    {"FEW_COLUMNS": 0},
+    {"FEW_COLUMNS": 0, "SHALLOW_STAGES": 5},
+    {"SHALLOW_STAGES": 5},
+    {"SHALLOW_STAGES": 9},
+    {"depth_of": 64},
+    {"FEW_COLUMNS": 0, "depth_of": 64},
+    {"split": (128, 0)},
+    {"PROGRAMS": 528},
+    {"PROGRAMS": 2112},
+]
+BRICK_SWEEP = [
     {},
     {"SHALLOW_STAGES": 5},
     {"SHALLOW_STAGES": 9},
@@ -148,29 +161,30 @@ def fresh(grid):
 
 def touch(plan):
     """Builds every part of a plan that the Triton kernels read."""
-    return plan.above if isinstance(plan, BrickPlan) else (plan.pairs, plan.tiles)
+    return plan.above if isinstance(plan, BrickPlan) else (plan.pairs, plan.tall_tiles)
 
 
 @contextmanager
-def patched(changes):
-    """The brick kernels with other constants; numbers stand for functions that always answer so."""
-    from shapecodec.ops.sparse_conv import triton_bricks
-
-    kept = {name: getattr(triton_bricks, name) for name in changes}
+def patched(module, changes):
+    """The kernels with other constants; values stand for functions that always answer so."""
+    kept = {name: getattr(module, name) for name in changes}
     for name, value in changes.items():
-        setattr(triton_bricks, name, (lambda *_, value=value: value) if name.islower() else value)
+        setattr(module, name, (lambda *_, value=value: value) if name.islower() else value)
     yield
     for name, value in kept.items():
-        setattr(triton_bricks, name, value)
+        setattr(module, name, value)
 
 
 def sweep(base, arguments, dtype, limit):
-    """Rows of SWEEP on 4^3 bricks of 96 channels; a candidate that fails (too much shared memory) says so in its row."""
+    """Rows of the candidates at 96 channels; one that fails (too much shared memory) says so in its row."""
+    from shapecodec.ops.sparse_conv import triton, triton_bricks
+
+    module, candidates = (triton_bricks, BRICK_SWEEP) if arguments.bricks else (triton, SHELL_SWEEP)
     rows = []
-    for changes in SWEEP:
-        with patched(changes):
+    for changes in candidates:
+        with patched(module, changes):
             try:
-                row = measure(base, 2, 96, 96, arguments, dtype, limit)
+                row = measure(base, 2 if arguments.bricks else 0, 96, 96, arguments, dtype, limit)
             except Exception as error:
                 row = {"error": f"{type(error).__name__}: {error}"[:200]}
         rows.append({"constants": changes} | row)
@@ -186,7 +200,7 @@ def main():
     parser.add_argument("--channels", nargs="+", default=None, help="such as 256x256")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--bricks", action="store_true", help="whole 2^3 and 4^3 bricks; sizes are those before")
-    parser.add_argument("--sweep", action="store_true", help="with --bricks: candidates for the kernels' constants")
+    parser.add_argument("--sweep", action="store_true", help="candidates for the kernels' constants, 96 channels")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     on_gpu = device.type == "cuda"

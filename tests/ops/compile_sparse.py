@@ -24,7 +24,7 @@ TILES = {"PRECISION": "ieee", "HAS_BIAS": True}
 
 CASES = [
     (surfaces._convolve_kernel, {"ROWS": 128, "COLUMNS": 256, "REST": 0, "DEPTH": 64}, 8, 5),
-    (surfaces._convolve_kernel, {"ROWS": 128, "COLUMNS": 64, "REST": 32, "DEPTH": 32}, 4, 5),
+    (surfaces._convolve_kernel, {"ROWS": 256, "COLUMNS": 64, "REST": 32, "DEPTH": 32}, 8, surfaces.SHALLOW_STAGES),
     (surfaces._partial_gradient_kernel, {"ROWS": 128, "COLUMNS": 128, "REST": 64, "DEPTH": 64}, 8, 5),
     (bricks._brick_convolve_kernel, {"ROWS": 256, "COLUMNS": 64, "REST": 32, "DEPTH": 32}, 8, bricks.SHALLOW_STAGES),
     (bricks._brick_convolve_kernel, {"ROWS": 128, "COLUMNS": 128, "REST": 64, "DEPTH": 64}, 8, bricks.STAGES),

@@ -137,14 +137,15 @@ def test_wrong_arguments_pass_silently(broken):
         sparse_conv(**{**arguments, broken: wrong[broken]})
 
 
-def test_tiles_lose_a_pair_or_a_row():
+@pytest.mark.parametrize("height", [128, 256])
+def test_tiles_lose_a_pair_or_a_row(height):
     grid = shell_grid(12, items=2)
     plan = conv_plan(grid)
-    tiles, neighbours = plan.tiles, plan.neighbours
+    tiles, neighbours = plan.tiles if height == 128 else plan.tall_tiles, plan.neighbours
     rows = tiles.rows[tiles.rows >= 0].long()
     assert torch.equal(rows.sort().values, torch.arange(len(grid)))
     for i, count in enumerate(tiles.counts.tolist()):
-        mine = tiles.rows[i * 128 : (i + 1) * 128]
+        mine = tiles.rows[i * height : (i + 1) * height]
         expected = torch.where(mine[:, None] >= 0, neighbours[mine.long()], -1).t()
         taps = tiles.taps[i].long()
         assert torch.equal(tiles.table[i], expected[taps])
