@@ -7,13 +7,16 @@ from typing import Any
 
 from shapecodec.evaluate.rows import metric_columns
 
-# What stands for a run, as paths below a protocol; the first of each line that the run has is taken.
+# What stands for a run, as paths below a protocol or with it; the first of each line that the run has is taken.
 HEADLINE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("to input, mean", ("exact.accuracy_voxels.mean", "exact.accuracy.mean")),
     ("to input, p95", ("exact.accuracy_voxels.p95", "exact.accuracy.p95")),
     ("from input, mean", ("exact.completeness_voxels.mean", "exact.completeness.mean")),
     ("from input, p95", ("exact.completeness_voxels.p95", "exact.completeness.p95")),
     ("F(0.005), sampled", ("sampled.f_score.0.005.f",)),
+    ("IoU", ("iou.value",)),
+    ("LaGeM's Chamfer x 100", ("lagem-v1.paper.chamfer.value",)),
+    ("LaGeM's F(0.02), %", ("lagem-v1.paper.f_0.02.value",)),
     ("normal error, degrees", ("normal_error_degrees.mean",)),
     ("area ratio", ("area_ratio",)),
     ("normal maps, NMSE", ("nmse",)),
@@ -25,7 +28,7 @@ def headline(columns: Sequence[str]) -> list[tuple[str, str]]:
     protocols = list(dict.fromkeys(name.split(".")[0] for name in metric_columns(columns)))
     found: list[tuple[str, str]] = []
     for label, paths in HEADLINE:
-        names = [f"{protocol}.{path}" for protocol in protocols for path in paths]
+        names = [*paths, *(f"{protocol}.{path}" for protocol in protocols for path in paths)]
         column = next((name for name in names if name in columns), None)
         if column is not None:
             unit = ", voxels" if "_voxels" in column else ", lengths" if ".exact." in column else ""
