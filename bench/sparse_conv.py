@@ -3,7 +3,7 @@
     python bench/sparse_conv.py                     # bf16 on CUDA, float32 on the CPU
     python bench/sparse_conv.py --sizes 60000 --channels 256x256 --backend triton
     python bench/sparse_conv.py --bricks            # shells refined once and twice: whole 2^3 and 4^3 bricks
-    python bench/sparse_conv.py --sweep             # candidates for tiles and stages, 96 channels; with --bricks on 4^3 bricks
+    python bench/sparse_conv.py --sweep             # candidates for tiles and stages, 96x96; with --bricks on 4^3 bricks
 
 TFLOP/s count 2 * pairs * C * C' forward and twice that backward (gradients of feats and weight): products with absent
 neighbours are not counted. The fraction is of the square matrix product measured in the same run. `neighbours_ms` and
@@ -176,15 +176,16 @@ def patched(module, changes):
 
 
 def sweep(base, arguments, dtype, limit):
-    """Rows of the candidates at 96 channels; one that fails (too much shared memory) says so in its row."""
+    """Rows of the candidates at one shape; one that fails (too much shared memory) says so in its row."""
     from shapecodec.ops.sparse_conv import triton, triton_bricks
 
     module, candidates = (triton_bricks, BRICK_SWEEP) if arguments.bricks else (triton, SHELL_SWEEP)
+    channels, out_channels = map(int, (arguments.channels or ["96x96"])[0].split("x"))
     rows = []
     for changes in candidates:
         with patched(module, changes):
             try:
-                row = measure(base, 2 if arguments.bricks else 0, 96, 96, arguments, dtype, limit)
+                row = measure(base, 2 if arguments.bricks else 0, channels, out_channels, arguments, dtype, limit)
             except Exception as error:
                 row = {"error": f"{type(error).__name__}: {error}"[:200]}
         rows.append({"constants": changes} | row)
@@ -200,7 +201,9 @@ def main():
     parser.add_argument("--channels", nargs="+", default=None, help="such as 256x256")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--bricks", action="store_true", help="whole 2^3 and 4^3 bricks; sizes are those before")
-    parser.add_argument("--sweep", action="store_true", help="candidates for the kernels' constants, 96 channels")
+    parser.add_argument(
+        "--sweep", action="store_true", help="candidates for the kernels' constants, at the first of --channels"
+    )
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     on_gpu = device.type == "cuda"

@@ -147,7 +147,7 @@ def test_triton_differs_from_folded_on_cuda(parents, refined, channels, out_chan
     tensors = problem(grid, channels, out_channels, dtype, device)
     ours = run(tensors, grid, backend="triton")
     theirs = run([t.detach().double().requires_grad_() for t in tensors], grid, backend="folded")
-    limit = {torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float32: 1e-5}[dtype]
+    limit = {torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float32: 2e-5}[dtype]
     for name, a, b in zip(("out", "feats", "weight", "bias"), ours, theirs, strict=True):
         assert relative_error(a, b) < limit, name
     for a, b in zip(ours, run(tensors, grid, backend="triton"), strict=True):
