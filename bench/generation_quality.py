@@ -94,10 +94,11 @@ def sampled(model, args, count, **options):
 
 
 def occupancy(codec, latents, side=32):
-    """(side^3,) bool: which centres of a coarse grid are inside."""
-    axis = (torch.arange(side, device=codec.device) + 0.5) / side - 0.5
+    """(side^3,) bool: which cells of a coarse grid hold something, by the centres of their eighths; thin walls fall between centres."""
+    axis = (torch.arange(2 * side, device=codec.device) + 0.5) / (2 * side) - 0.5
     field = codec.decode(latents)
-    return field.sample(torch.cartesian_prod(axis, axis, axis)) > field.level
+    inside = field.sample(torch.cartesian_prod(axis, axis, axis)) > field.level
+    return inside.view(side, 2, side, 2, side, 2).any(5).any(3).any(1).flatten()
 
 
 def level_control(args, model, codec):
@@ -109,7 +110,7 @@ def level_control(args, model, codec):
         kept = "Z3 kept" if levels == 1 else "Z3 and Z2 kept"
         captions += ["the shape", *[kept] * 5]
         first, *others = (occupancy(codec, each) for each in made)
-        ious[kept] = [float((first & other).sum() / (first | other).sum().clamp(min=1)) for other in others]
+        ious[kept] = [float((first & other).sum() / max(int((first | other).sum()), 1)) for other in others]
     gallery(rows, captions, title="Levels kept, the finer ones generated anew", columns=6).save(args.out / "levels.png")
     return ious
 
