@@ -111,10 +111,9 @@ def draws(scene: str, dtype: torch.dtype, backend: str, **options) -> list[torch
     return [picture.detach(), torch.autograd.grad((picture * slope).sum(), moving)[0]]
 
 
-@pytest.mark.parametrize("normals", ["face", "vertex"])
-@pytest.mark.parametrize("towards_viewer", [False, True])
+@pytest.mark.parametrize(("normals", "towards_viewer"), [("face", True), ("vertex", False)])
 @pytest.mark.parametrize("scene", SCENES)
-def test_kernels_draw_another_picture(scene: str, towards_viewer: bool, normals: str) -> None:
+def test_kernels_draw_another_picture(scene: str, normals: str, towards_viewer: bool) -> None:
     pytest.importorskip("triton")
     options = {"towards_viewer": towards_viewer, "normals": normals}
     theirs, ours = (draws(scene, torch.float64, name, **options) for name in ("reference", "triton"))

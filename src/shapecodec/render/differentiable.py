@@ -53,8 +53,11 @@ class Picture(NamedTuple):
 
 def to_clip(vertices: Tensor, cameras: Sequence[Camera], *, backend: str = "auto") -> Tensor:
     """(B, V, 4) clip coordinates of vertices (V, 3) for B cameras, in the vertices' dtype, with gradients."""
-    matrices = _matrices(vertices, cameras)
-    if _backend(backend, vertices.device) == "triton":
+    return _projected(vertices, _matrices(vertices, cameras)[0], _backend(backend, vertices.device))
+
+
+def _projected(vertices: Tensor, matrices: Tensor, backend: str) -> Tensor:
+    if backend == "triton":
         from shapecodec.render.triton.pictures import Projected
 
         clip: Tensor = Projected.apply(vertices.contiguous(), matrices)
@@ -167,13 +170,14 @@ def render_mesh(
     sizes = {(camera.width, camera.height) for camera in cameras}
     if len(sizes) != 1:
         raise BadArgument(f"{len(sizes)} image sizes; all cameras must have one.", where="render_mesh")
-    shading = "reference" if backend == "cpu" else backend
-    clip = to_clip(vertices, cameras, backend=shading)
+    shading = _backend("reference" if backend == "cpu" else backend, vertices.device)
+    matrices, views = _matrices(vertices, cameras)
+    clip = _projected(vertices, matrices, shading)
     seen = rasterise(clip, faces, sizes.pop(), backend=backend)
     if len(faces) == 0:
         nothing = clip.sum() * 0 + torch.zeros_like(seen.depth, dtype=clip.dtype)
         return Picture(nothing, nothing, nothing[..., None].expand(*nothing.shape, 3), seen)
-    picture = _drawn(vertices, clip, faces, seen.face, cameras, normals, towards_viewer, _backend(shading, clip.device))
+    picture = _drawn(vertices, clip, faces, seen.face, matrices, views, normals, towards_viewer, shading)
     if outlines:
         picture = blended(picture, clip, faces, seen, neighbours=neighbours, walk=walk, backend=shading)
     return Picture(picture[..., 0], picture[..., 1], picture[..., 2:], seen)
@@ -184,18 +188,18 @@ def _drawn(
     clip: Tensor,
     faces: Tensor,
     face: Tensor,
-    cameras: Sequence[Camera],
+    matrices: Tensor,
+    views: Tensor,
     normals: str,
     towards_viewer: bool,
     backend: str,
 ) -> Tensor:
     """(B, H, W, 5) mask, depth and normal as the centres see them."""
-    views = torch.stack([camera.view for camera in cameras]).to(vertices)
     if backend == "triton":
         from shapecodec.render.triton.pictures import Drawn
 
         of_corners = corner_normals(vertices, faces) if normals == "vertex" else None
-        scene = (clip.detach(), faces.contiguous(), face, _matrices(vertices, cameras), views)
+        scene = (clip.detach(), faces.contiguous(), face, matrices, views)
         drawn: Tensor = Drawn.apply(vertices.contiguous(), of_corners, *scene, towards_viewer)
         return drawn
     weights = corner_weights(clip, faces, face, backend=backend)
@@ -208,9 +212,10 @@ def _drawn(
     return torch.cat([mask, depth, normal], -1)
 
 
-def _matrices(vertices: Tensor, cameras: Sequence[Camera]) -> Tensor:
-    """(B, 4, 4) from the world to clip space."""
-    return torch.stack([camera.projection @ camera.view for camera in cameras]).to(vertices)
+def _matrices(vertices: Tensor, cameras: Sequence[Camera]) -> tuple[Tensor, Tensor]:
+    """(B, 4, 4) from the world to clip space and to the view frames, by one transfer."""
+    clip, views = torch.stack([torch.stack([c.projection @ c.view, c.view]) for c in cameras], 1).to(vertices)
+    return clip, views
 
 
 def blended(
