@@ -28,7 +28,7 @@ def some_grid(case: str) -> SparseGrid:
     if case == "scattered":
         pick = torch.randperm(9**3, generator=torch.Generator().manual_seed(1))[:500]
         return SparseGrid.build(torch.stack([pick // 81, pick // 9 % 9, pick % 9], 1), 9)[0]
-    return box(13, 12, 11)
+    return box(9, 8, 7)
 
 
 def inputs(grid: SparseGrid, dtype: torch.dtype, case: str = "", device: str = "cpu") -> list[torch.Tensor]:

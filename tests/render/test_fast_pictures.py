@@ -33,7 +33,7 @@ def soup() -> tuple[torch.Tensor, torch.Tensor]:
     return corners.view(-1, 3).double(), torch.cat([faces, faces[5:9], odd])
 
 
-SCENES = {"faces of pixels": lambda: ball(6), "faces below a pixel": lambda: ball(24), "soup": soup}
+SCENES = {"faces of pixels": lambda: ball(6), "faces below a pixel": lambda: ball(20), "soup": soup}
 
 
 def cameras(width: int, height: int) -> list[Camera]:
