@@ -136,9 +136,7 @@ class SubdivideBlock(nn.Module):
     def forward(self, feats: Tensor, grid: SparseGrid) -> tuple[Tensor, SparseGrid, Tensor]:
         """(N, C) -> (8 N, C'), the grid of the children and their occupancy logits (8 N,) float32."""
         children = grid.children()
-        hidden = sparse_conv(
-            silu(self.norm_in(feats, grid)).repeat_interleave(8, 0), self.expand, self.expand_bias, conv_plan(children)
-        )
+        hidden = subdivide_conv(silu(self.norm_in(feats, grid)), self.expand, self.expand_bias, grid)
         hidden = self.conv(silu(self.norm_out(hidden, children)), children)
         out = hidden.unflatten(0, (-1, 8)) + self.skip(feats)[:, None]
         out = out.flatten(0, 1)
