@@ -94,7 +94,7 @@ def sampled(model, args, count, **options):
 
 
 def occupancy(codec, latents, side=32):
-    """(side^3,) bool: cells of a coarse grid that hold something, by the centres of their eighths: walls fall between cells' own."""
+    """(side^3,) bool: cells of a coarse grid that hold something, by the centres of their eighths; walls fall between their own."""
     axis = (torch.arange(2 * side, device=codec.device) + 0.5) / (2 * side) - 0.5
     field = codec.decode(latents)
     inside = field.sample(torch.cartesian_prod(axis, axis, axis)) > field.level
