@@ -44,7 +44,7 @@ def time_parts(prediction, reference, repeats):
         return Pair(prediction, reference, cube=Similarity()).measured(points)
 
     def outer():
-        Pair(prediction, reference, cube=Similarity()).measure([(1_000_000, OUTER), (100_000, OUTER)])
+        Pair(prediction, reference, cube=Similarity()).measure([(500_000, OUTER), (100_000, OUTER)])
 
     parts = {
         "all protocols and normal maps": everything,
@@ -53,7 +53,7 @@ def time_parts(prediction, reference, repeats):
         "exact and sampled distances, 100,000 points": lambda: measured(100_000),
         "Hausdorff bounds, both ways": lambda: (hausdorff(prediction, reference), hausdorff(reference, prediction)),
         "topology and self-intersections, both": lambda: [topology(mesh, True) for mesh in (prediction, reference)],
-        "outer surface, 1,000,000 and 100,000 points": outer,
+        "outer surface, 500,000 and 100,000 points": outer,
         "IoU, 50,000 points": lambda: overlap(prediction, reference, 50_000, rng(0)),
         "normal maps": lambda: normal_map_scores(prediction, reference),
     }

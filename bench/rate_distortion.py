@@ -1,4 +1,4 @@
-"""Bits a shape against the exact error: Draco and meshopt at several quantisations, and our latent files; as JSON and markdown.
+"""Bits a shape against the exact error: Draco and meshopt at several quantisations, our latent files; as JSON, markdown and SVG.
 
     python bench/rate_distortion.py --data MESHES --out runs/rate --codec log3d-tiny:256 --limit 12
     python bench/rate_distortion.py --data MESHES --out runs/rate --codec log3d-base:512 log3d-base:1024 --peers draco meshopt
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rate_picture import picture
 
 from shapecodec.errors import require
 from shapecodec.evaluate.methods import CodecMethod, Reconstruction
@@ -177,6 +178,8 @@ def main():
         "protocol": "exact-v1", "points": options.points, "data": options.data.name, "shapes": len(common), "curves": points,
     }  # fmt: skip
     (options.out / "rate_distortion.json").write_text(json.dumps(report, indent=1) + "\n")
+    title = f"{len(common)} shapes of {options.data.name}, protocol exact-v1"
+    (options.out / "rate_distortion.svg").write_text(picture(points, "p95 from input", title))
     print(json.dumps(report, indent=1))
     print("\n" + table(points))
 

@@ -28,7 +28,7 @@ from shapecodec.mesh import Mesh, Similarity
 DIGESTS = {
     "exact-v1": "35560547",
     "log3d-v1": "95dc1bff",
-    "log3d-outer-v1": "a356ec8f",
+    "log3d-outer-v1": "3cfa6f4c",
     "focusing-v1": "0f12e293",
     "focusing-outer-v1": "047ab1e7",
     "lagem-v1": "cabe7f18",

@@ -173,7 +173,7 @@ LOG3D = _protocol(
     _f_score("f_0.01", 0.01, 100.0),
 )
 LOG3D_OUTER = _protocol(
-    "log3d-outer-v1", LOG3D.frame, LOG3D.points, LOG3D.thresholds, LOG3D_OUTER_WORDS, *LOG3D.printed, outer=OUTER
+    "log3d-outer-v1", LOG3D.frame, 500_000, LOG3D.thresholds, LOG3D_OUTER_WORDS, *LOG3D.printed, outer=OUTER
 )
 FOCUSING = _protocol(
     "focusing-v1",
