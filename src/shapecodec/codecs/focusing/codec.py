@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from shapecodec.codecs.base import Codec, Loss
 from shapecodec.codecs.focusing.carve import with_neighbours
 from shapecodec.codecs.focusing.config import FocusingConfig
-from shapecodec.codecs.focusing.field import FlexField, cut_voxels, join_fields, part_of, predicted_field
+from shapecodec.codecs.focusing.field import FlexField, cut_voxels, exact_field, join_fields, part_of, predicted_field
 from shapecodec.codecs.focusing.inputs import PointVoxels, latent_voxels, points_in
 from shapecodec.codecs.focusing.memory import estimate_memory, estimate_tokens, typical_tokens
 from shapecodec.codecs.focusing.network import Decoder, Encoder
+from shapecodec.codecs.focusing.orient import oriented
 from shapecodec.codecs.focusing.supervise import Views, training_loss
-from shapecodec.errors import BadLatents
+from shapecodec.errors import BadArgument, BadLatents
 from shapecodec.grid import SparseGrid
 from shapecodec.latents import Latents, Level
 from shapecodec.mesh import Mesh
@@ -40,11 +43,15 @@ class Focusing(Codec):
         self.decoder = Decoder(config)
 
     def prepare(self, mesh: Mesh, rng: torch.Generator | None = None, *, resolution: int | None = None) -> PointVoxels:
-        """Latent voxels and oriented points, on the mesh's device; without `rng` the same points every time."""
+        """Latent voxels and oriented points, on the mesh's device; without `rng` the same points every time.
+
+        Faces are made to agree on the outside first, as those were from which the codec learnt (`orient.oriented`).
+        """
         resolution = self.config.resolution if resolution is None else resolution
         self.config.check_resolution(resolution)
+        mesh = oriented(mesh)
         grid = latent_voxels(mesh, resolution, self.config.factor)
-        return self.points(mesh, grid, rng, resolution)
+        return replace(self.points(mesh, grid, rng, resolution), mesh=mesh)
 
     def points(self, mesh: Mesh, grid: SparseGrid, rng: torch.Generator | None, resolution: int) -> PointVoxels:
         """Sampled points of a mesh that lie in the voxels of a grid, which may be a part of the mesh's own."""
@@ -108,6 +115,16 @@ class Focusing(Codec):
         shift = len(self.config.up_channels)
         above = grid.lookup(fine.coords >> shift)
         return part_of(field, cut_voxels(field) & (above >= first) & (above < last))
+
+    def oracle(self, inputs: PointVoxels) -> FlexField:
+        """The exact field behind the same extraction: what a perfect network would give.
+
+        Raises:
+            BadArgument: inputs of a batch, which do not know their meshes.
+        """
+        if inputs.mesh is None:
+            raise BadArgument("a batch has no oracle.", where="focusing", hint="prepare() one mesh.")
+        return exact_field(inputs.mesh, inputs.resolution)
 
     def loss(self, batch: Views, step: int, rng: torch.Generator) -> Loss:
         """What views of meshes say of the decoded surface (eq. 3); see `supervise`."""

@@ -8,10 +8,31 @@ import torch
 from torch import Tensor
 
 from shapecodec.codecs.focusing.config import ALPHA, BETA, DEFORMATION, GAMMA, SDF
+from shapecodec.codecs.focusing.targets import Surface, signed_distance
 from shapecodec.errors import BadArgument, BadMesh
 from shapecodec.grid import SparseGrid
 from shapecodec.mesh import Mesh
 from shapecodec.ops.flex_surface import Corners, FlexSurface, average_corners, flex_surface, voxel_corners
+from shapecodec.ops.voxelise import voxelise
+
+SURFACES = ("single", "auto")
+
+
+@dataclass(frozen=True)
+class FlexReport:
+    """How a surface was made.
+
+    Args:
+        requested: the mode that was asked for.
+        mode: "single": a field with a sign has one layer.
+        reason: in words.
+        voxels: fine voxels that the surface passes.
+    """
+
+    requested: str
+    mode: str
+    reason: str
+    voxels: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,27 +78,42 @@ class FlexField:
             self.grid, self.sdf, self.deformation, self.alpha, self.beta, self.gamma, split=split, backend=backend
         )
 
-    def to_mesh(self, resolution: int | None = None) -> Mesh:
-        """The surface in the unit cube.
+    def to_mesh(self, resolution: int | None = None, surface: str = "auto") -> Mesh:
+        """The surface in the unit cube; see `to_surface`."""
+        return self.to_surface(resolution, surface)[0]
+
+    def to_surface(self, resolution: int | None = None, surface: str = "auto") -> tuple[Mesh, FlexReport]:
+        """The surface in the unit cube and how it was made; open where active voxels end.
+
+        Args:
+            resolution: None or the field's own.
+            surface: single or auto, which are the same here.
 
         Raises:
-            BadArgument: another resolution than the field's own.
+            BadArgument: another resolution than the field's own, or a mode of fields without a sign.
             BadMesh: no sign changes anywhere.
         """
+        if surface not in SURFACES:
+            raise BadArgument(
+                f"surface '{surface}' is not for this field: it has a sign, so its surface is a single layer.",
+                where="FlexField.to_surface",
+                hint=f"one of {', '.join(SURFACES)}.",
+            )
         if resolution not in (None, self.resolution):
             raise BadArgument(
                 f"the field has {self.resolution}^3 voxels and cannot be extracted at {resolution}^3.",
-                where="FlexField.to_mesh",
+                where="FlexField.to_surface",
                 hint=f"encode at resolution {resolution}, or leave it out.",
             )
-        surface = self.surface("diagonal")
-        if len(surface.faces) == 0:
+        found = self.surface("diagonal")
+        if len(found.faces) == 0:
             raise BadMesh(
                 "the decoded field has no surface.",
                 where="focusing",
                 hint="another codec, or latents of a trained one.",
             )
-        return Mesh(surface.vertices, surface.faces, "decoded")
+        reason = "dual marching cubes of a signed field"
+        return Mesh(found.vertices, found.faces, "decoded"), FlexReport(surface, "single", reason, len(self.grid))
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,3 +197,18 @@ def part_of(field: FlexField, keep: Tensor) -> FlexField:
 
 def _index(field: FlexField) -> Tensor:
     return voxel_corners(field.grid).index
+
+
+def exact_field(mesh: Mesh, resolution: int) -> FlexField:
+    """What a perfect decoder would say: exact signed distances around the surface, no displacement, even weights.
+
+    Args:
+        mesh: in the unit cube, faces that agree on the outside (`orient.oriented`).
+        resolution: voxels an axis.
+    """
+    grid = voxelise(mesh.vertices, mesh.faces, resolution, dilation=1.0, fine=1)
+    corners = voxel_corners(grid)
+    sdf = signed_distance(corners.positions(), Surface.of(mesh)) * resolution
+    ones = sdf.new_ones(len(grid), 12)
+    field = FlexField(grid, sdf, sdf.new_zeros(len(sdf), 3), ones[:, :8], ones, ones[:, 0])
+    return part_of(field, cut_voxels(field))

@@ -23,12 +23,14 @@ class PointVoxels:
         points: (P, 6) float32: the place within its voxel, in [-1, 1]^3, and the unit normal of its face.
         offsets: (N + 1,) int64 on the device; voxel i owns points offsets[i] : offsets[i + 1].
         resolution: voxels an axis of the output.
+        mesh: of a single shape, what they were taken from, for `Focusing.oracle`; None for a batch.
     """
 
     grid: SparseGrid
     points: Tensor
     offsets: Tensor
     resolution: int
+    mesh: Mesh | None = None
 
     @property
     def tokens(self) -> int:
@@ -47,7 +49,8 @@ class PointVoxels:
 
     def to(self, device: torch.device | str) -> PointVoxels:
         """The same inputs on another device."""
-        return PointVoxels(self.grid.to(device), self.points.to(device), self.offsets.to(device), self.resolution)
+        mesh = None if self.mesh is None else self.mesh.to(device)
+        return PointVoxels(self.grid.to(device), self.points.to(device), self.offsets.to(device), self.resolution, mesh)
 
 
 def latent_voxels(mesh: Mesh, resolution: int, factor: int) -> SparseGrid:

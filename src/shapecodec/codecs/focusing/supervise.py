@@ -194,7 +194,7 @@ def tsdf_loss(mesh: Mesh, prediction: Prediction, truncation: float, count: int,
         chosen = torch.randint(len(corners), (count,), generator=rng, device=field.sdf.device)
     else:
         chosen = torch.arange(len(corners), device=field.sdf.device)
-    places = corners.positions()[chosen] + field.deformation.detach()[chosen] / corners.resolution
+    places = corners.positions(chosen) + field.deformation.detach()[chosen] / corners.resolution
     truth = signed_distance(places, Surface.of(mesh, welded=True)) * (corners.resolution / truncation)
     return (field.sdf[chosen] / truncation - truth.clamp(-1, 1)).abs().mean()
 
