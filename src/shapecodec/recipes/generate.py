@@ -13,7 +13,7 @@ from shapecodec.train.config import RunConfig
 
 
 def cascade_shapenet() -> Recipe[LatentSourceConfig]:
-    """The paper's cascade for ShapeNet: 12 blocks of 768 channels a level, by category (section 4.2); 417M, 200 hours of 4 A100 there.
+    """The paper's cascade for ShapeNet: 12 blocks of 768 channels a level, by category (section 4.2); 417M, 200 h of 4 A100.
 
     The optimiser is the one of VecSet's released diffusion code (1e-4, effective batch 256, half a cosine to 1e-6); the paper
     does not state its own. Batch sizes of the coarser levels and the codec's name are ours.
