@@ -1,4 +1,4 @@
-"""The run folder: config.json (what the run is), environment.txt (what it ran on), log.jsonl, checkpoints/, codec/ (or generator/)."""
+"""The run folder: config.json (what the run is), environment.txt (its machine), log.jsonl, checkpoints/, codec/ or generator/."""
 
 from __future__ import annotations
 
