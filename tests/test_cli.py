@@ -12,6 +12,7 @@ import torch
 from shapecodec import cli
 from shapecodec.codecs.log3d import Log3D, Log3DConfig
 from shapecodec.data.source import SourceConfig
+from shapecodec.evaluate.measure import MEASURES
 from shapecodec.io.mesh_files import read_mesh, write_mesh
 from shapecodec.mesh import Mesh
 from shapecodec.recipes import RECIPES, Recipe
@@ -130,7 +131,7 @@ def test_a_mesh_is_far_from_itself(capfd, chair):
     assert set(values) == {"prediction", "reference", "resolution", "seed", "metrics", "floor", "protocols", "seconds"}
     assert set(values["metrics"]) == METRICS
     assert values["metrics"]["exact"]["accuracy_voxels"]["max"] < 1e-3
-    assert set(values["protocols"]) == {"exact-v1", "log3d-v1", "focusing-v1", "lagem-v1", "normals-v1"}
+    assert set(values["protocols"]) == set(MEASURES)
     for name, result in values["protocols"].items():
         assert result["protocol"] == name and result["floor"]
         assert name == "normals-v1" or set(result) == METRICS | {"floor"}
