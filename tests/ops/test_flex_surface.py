@@ -306,6 +306,7 @@ def test_far_corner_of_the_finest_grid() -> None:
     assert int(b.keys.max()) > 1 << 59
     assert torch.equal(b.coords, a.coords + (finest - 4))
     assert torch.equal(b.positions()[-1], torch.full((3,), 0.5))
+    assert torch.equal(b.positions(torch.tensor([7, 2])), b.positions()[[7, 2]])
     inputs = noise(near, 4)
     first, second = flex_surface(near, *inputs), flex_surface(far, *inputs)
     assert len(first.faces) > 50

@@ -38,9 +38,10 @@ class Corners:
         """(C, 3) int32 in [0, resolution]."""
         return morton_decode(self.keys)
 
-    def positions(self) -> Tensor:
-        """(C, 3) float32 places in the unit cube, before any deformation."""
-        return (self.coords.float() - self.resolution / 2) / self.resolution
+    def positions(self, rows: Tensor | None = None) -> Tensor:
+        """(C, 3) float32 places in the unit cube, before any deformation; of some rows only, if given."""
+        coords = self.coords if rows is None else morton_decode(self.keys[rows])
+        return (coords.float() - self.resolution / 2) / self.resolution
 
 
 def voxel_corners(grid: SparseGrid, *, backend: str = "auto") -> Corners:
