@@ -19,8 +19,8 @@ from shapecodec.recipes import RECIPES, Recipe
 from shapecodec.train.config import RunConfig
 
 METRICS = {
-    "protocol", "digest", "points", "seed", "resolution", "voxel", "frame", "exact", "hausdorff", "sampled", "paper",
-    "normal_error_degrees", "normal_error_signed_degrees", "iou", "prediction", "reference", "area_ratio",
+    "protocol", "digest", "points", "seed", "surface", "resolution", "voxel", "frame", "exact", "hausdorff", "sampled",
+    "paper", "normal_error_degrees", "normal_error_signed_degrees", "iou", "prediction", "reference", "area_ratio",
     "volume_ratio", "standard_error",
 }  # fmt: skip
 RECONSTRUCT = {
