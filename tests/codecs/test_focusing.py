@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shapecodec import Mesh
 from shapecodec.camera import Camera, orbit
-from shapecodec.codecs.focusing import FocusConfig, Focusing, FocusingConfig, WeightsConfig
+from shapecodec.codecs.focusing import FocusConfig, Focusing, FocusingConfig, PointVoxels, WeightsConfig
 from shapecodec.codecs.focusing.config import OUTPUTS
 from shapecodec.codecs.focusing.field import cut_voxels, join_fields, part_of, predicted_field
 from shapecodec.codecs.focusing.inputs import latent_voxels, points_in
@@ -101,7 +101,7 @@ def test_chunks_change_the_result():
     codec = awake()
     latents = codec.encode(codec.prepare(ball()))
     fields = []
-    for chunk in (7, 40, 10_000):
+    for chunk in (29, 10_000):
         codec.config = replace(SMALL, chunk=chunk)
         fields.append(codec.decode(latents))
     for field in fields[1:]:
@@ -130,7 +130,7 @@ def test_halo_of_all_blocks_changes_what_the_encoder_says():
 @pytest.mark.parametrize("mode", ["zoom", "carve", "all"])
 def test_a_step_leaves_parts_untaught(mode):
     codec = awake(replace(SMALL, focus=replace(SMALL.focus, mode=mode, halo=1 if mode == "zoom" else None))).train()
-    loss = codec.loss(OneView((ball(0.35),), (camera(),)), 0, rng(0))
+    loss = codec.loss(OneView((ball(0.25),), (camera(),)), 0, rng(0))
     assert set(loss.terms) == {
         *("depth", "normal", "ssim", "mask", "tsdf", "occupancy", "consistency", "kl"),
         *("deviation", "parameters", "variation"),
@@ -143,16 +143,16 @@ def test_steps_teach_nothing():
     weights = replace(SMALL.weights, tsdf=10.0, render_from=100)
     torch.manual_seed(1)
     codec = Focusing(replace(SMALL, weights=weights))
-    optimizer = torch.optim.AdamW(codec.parameters(), lr=3e-3)
-    batch = OneView((ball(), ball(0.3)), (camera(), camera(200.0)))
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-2)
+    batch = OneView((ball(),), (camera(),))
     losses = []
-    for step in range(8):
+    for step in range(10):
         loss = codec.loss(batch, step, rng(0))
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
         losses.append(float(loss.terms["tsdf"]))
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.75 * losses[0]
 
 
 def test_step_depends_on_anything_but_seed_and_step():
@@ -177,6 +177,31 @@ def test_perfect_predictions_give_another_surface():
         assert float(back.max()) * 64 < 0.3
         middle = mesh.vertices[mesh.faces[:50]].mean(1)
         assert float(field.sample(middle).abs().max()) * 64 < 0.3
+
+
+def test_oracle_is_another_shape():
+    """The oracle is the exact field's surface; a batch has none, and a field with a sign only one layer."""
+    codec, mesh = awake(), ball()
+    inputs = codec.prepare(mesh)
+    oracle, report = codec.oracle(inputs).to_surface(64, "single")
+    assert oracle.is_watertight() and report.mode == "single" and report.voxels > 100
+    assert float((oracle.vertices.norm(dim=1) - 0.4).abs().max()) * 64 < 0.5
+    with pytest.raises(BadArgument, match="batch"):
+        codec.oracle(PointVoxels.pack([inputs, inputs]))
+    with pytest.raises(BadArgument, match="single layer"):
+        codec.oracle(inputs).to_surface(64, "shell")
+    with pytest.raises(BadArgument, match=r"128\^3"):
+        codec.oracle(inputs).to_mesh(128)
+
+
+def test_faces_that_disagree_are_encoded_as_they_are():
+    mesh = ball()
+    turned = mesh.faces.clone()
+    turned[::5] = turned[::5].flip(1)
+    prepared = awake().prepare(Mesh(mesh.vertices, turned)).mesh
+    assert prepared is not None
+    middle = prepared.vertices[prepared.faces].mean(1)
+    assert bool(((prepared.face_normals() * middle).sum(1) > 0).all())
 
 
 def test_points_go_to_a_voxel_that_does_not_hold_them():

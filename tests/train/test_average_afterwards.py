@@ -54,7 +54,8 @@ def test_average_differs_from_the_one_kept_in_the_run(tmp_path):
     other = make_codec(seed=3)
     load_average(tmp_path / "run", other, 0.05)
     here, there = (
-        sum(float((a - b).detach().square().sum()) for a, b in zip(kept.parameters(), each.parameters(), strict=True)) ** 0.5
+        sum(float((a - b).detach().square().sum()) for a, b in zip(kept.parameters(), each.parameters(), strict=True))
+        ** 0.5
         for each in (made, other)
     )
     assert here < 0.25 * there
