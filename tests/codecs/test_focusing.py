@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shapecodec import Mesh
 from shapecodec.camera import Camera, orbit
-from shapecodec.codecs.focusing import FocusConfig, Focusing, FocusingConfig, PointVoxels, WeightsConfig
+from shapecodec.codecs.focusing import FocusConfig, Focusing, FocusingConfig, PointVoxels, WeightsConfig, network
 from shapecodec.codecs.focusing.config import OUTPUTS
 from shapecodec.codecs.focusing.field import cut_voxels, join_fields, part_of, predicted_field
 from shapecodec.codecs.focusing.inputs import latent_voxels, points_in
@@ -110,6 +110,15 @@ def test_chunks_change_the_result():
             torch.testing.assert_close(getattr(field, name), getattr(fields[0], name), rtol=1e-4, atol=1e-5)
     first, last = fields[0].to_mesh(), fields[-1].to_mesh()
     assert torch.equal(first.faces, last.faces)
+
+
+def test_points_at_once_change_the_features(monkeypatch):
+    codec = awake()
+    inputs = codec.prepare(ball())
+    whole = codec.encode(inputs).levels[0].feats.detach()
+    monkeypatch.setattr(network, "POINTS_AT_ONCE", 300)
+    with torch.no_grad():
+        torch.testing.assert_close(codec.encode(inputs).levels[0].feats, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_halo_of_all_blocks_changes_what_the_encoder_says():

@@ -6,7 +6,7 @@ from torch.nn.functional import conv3d
 
 from shapecodec.errors import BadArgument
 from shapecodec.grid import SparseGrid
-from shapecodec.ops.sparse_conv import BrickPlan, ConvPlan, conv_plan, sparse_conv
+from shapecodec.ops.sparse_conv import BrickPlan, ConvPlan, conv_plan, cpu, sparse_conv
 
 # numpy 2.x under Triton's interpreter, which reads loop bounds from arrays of one element.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
@@ -186,6 +186,19 @@ BRICK_CASES = {
     "two_tiles": (random_grid(17), 16, 16, torch.float32),
     "batch": (SparseGrid.concatenate([random_grid(2, 2), random_grid(3, 2, 1)]), 36, 20, torch.float32),
 }
+
+
+@pytest.mark.parametrize(("grid", "channels", "out_channels", "dtype"), BRICK_CASES.values(), ids=BRICK_CASES)
+def test_cpu_differs_from_reference_on_bricks(grid, channels, out_channels, dtype, monkeypatch):
+    children = grid.children()
+    tensors = problem(children, channels, out_channels, dtype)
+    theirs = run(tensors, ConvPlan(children.neighbours()), backend="reference")
+    for laid_out in (27 * channels * 7, cpu.LAID_OUT):
+        monkeypatch.setattr(cpu, "LAID_OUT", laid_out)
+        ours = run(tensors, conv_plan(children), backend="cpu")
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.dtype == dtype
+            assert relative_error(a, b) < (1e-5 if dtype == torch.float32 else 2e-3)
 
 
 @pytest.mark.parametrize(("grid", "channels", "out_channels", "dtype"), BRICK_CASES.values(), ids=BRICK_CASES)

@@ -19,6 +19,7 @@ from shapecodec.ops.sparse_conv import TAPS
 from shapecodec.ops.subdivide_conv import subdivide_conv
 
 ROUNDS = 5  # residual blocks of the PointNet
+POINTS_AT_ONCE = 1 << 15  # on a CPU
 GROUPS = 32  # of TripoSF's group normalisation
 
 
@@ -51,7 +52,22 @@ class PointNet(nn.Module):
         self.project = nn.Linear(channels // 2, 2 * channels)
 
     def forward(self, points: Tensor, offsets: Tensor) -> Tensor:
-        """(P, 6) points sorted by voxel, (N + 1,) offsets -> (N, 2 * channels); zero for voxels without points."""
+        """(P, 6) points sorted by voxel, (N + 1,) offsets -> (N, 2 * channels); zero for voxels without points.
+
+        Voxels do not hear of each other here. On a CPU without gradients some of them pass at a time: memory stays in use
+        instead of being asked for and given back by the hundred megabytes.
+        """
+        if points.is_cuda or torch.is_grad_enabled() or len(points) <= POINTS_AT_ONCE:
+            return self._all(points, offsets)
+        starts = torch.arange(0, len(points), POINTS_AT_ONCE)
+        cuts = sorted({*torch.searchsorted(offsets, starts).tolist(), len(offsets) - 1})
+        parts = []
+        for first, last in pairwise(cuts):
+            begin, end = int(offsets[first]), int(offsets[last])
+            parts.append(self._all(points[begin:end], offsets[first : last + 1] - begin))
+        return torch.cat(parts)
+
+    def _all(self, points: Tensor, offsets: Tensor) -> Tensor:
         owner = torch.repeat_interleave(
             torch.arange(len(offsets) - 1, device=points.device), offsets.diff(), output_size=len(points)
         )

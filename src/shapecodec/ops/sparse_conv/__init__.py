@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from shapecodec.errors import BadArgument
 from shapecodec.ops.dispatch import choose
-from shapecodec.ops.sparse_conv import reference
+from shapecodec.ops.sparse_conv import cpu, reference
 from shapecodec.ops.sparse_conv.plan import TAPS, BrickPlan, ConvPlan, conv_plan
 
 __all__ = ["BrickPlan", "ConvPlan", "conv_plan", "sparse_conv"]
@@ -37,7 +37,7 @@ def sparse_conv(
         bias: (C',) or None.
         neighbours: (N, 27) int32 with -1 where empty (`grid.neighbours()`), or the grid's `conv_plan`, which
             spares every layer but the first the sorting of rows and pairs.
-        backend: auto, reference or triton.
+        backend: auto, reference, cpu or triton.
         precision: of float32 products in Triton: ieee, or tf32 (10-bit mantissas, several times faster).
 
     Returns:
@@ -48,7 +48,7 @@ def sparse_conv(
     """
     plan = neighbours if isinstance(neighbours, ConvPlan) else ConvPlan(neighbours)
     _check(feats, weight, bias, plan, precision)
-    kernels = _kernels(choose(backend, feats.device, available=("reference", "triton"), op="sparse_conv"))
+    kernels = _kernels(choose(backend, feats.device, available=("reference", "cpu", "triton"), op="sparse_conv"))
     if torch.is_autocast_enabled(feats.device.type):
         feats = feats.to(torch.get_autocast_dtype(feats.device.type))
     out: Tensor = _SparseConv.apply(feats, weight, bias, plan, kernels, precision)
@@ -74,6 +74,8 @@ def _check(feats: Tensor, weight: Tensor, bias: Tensor | None, plan: ConvPlan, p
 def _kernels(backend: str) -> ModuleType:
     if backend == "reference":
         return reference
+    if backend == "cpu":
+        return cpu
     import shapecodec.ops.sparse_conv.triton as kernels  # imported here: Triton is absent on some platforms
 
     return kernels
