@@ -97,12 +97,13 @@ def test_paper_size_has_other_parameters():
     assert round(sum(counts.values()) / 1e6, 1) == 178.8
 
 
-def test_chunks_change_the_result():
-    codec = awake()
+@pytest.mark.parametrize("up_channels", [(8,), (16, 8), (16, 8, 8)])
+def test_chunks_change_the_result(up_channels):
+    codec = awake(replace(SMALL, up_channels=up_channels, resolution=16 << len(up_channels)))
     latents = codec.encode(codec.prepare(ball()))
     fields = []
     for chunk in (29, 10_000):
-        codec.config = replace(SMALL, chunk=chunk)
+        codec.config = replace(codec.config, chunk=chunk)
         fields.append(codec.decode(latents))
     for field in fields[1:]:
         assert torch.equal(field.grid.coords, fields[0].grid.coords) and len(field.grid) > 100
@@ -110,6 +111,26 @@ def test_chunks_change_the_result():
             torch.testing.assert_close(getattr(field, name), getattr(fields[0], name), rtol=1e-4, atol=1e-5)
     first, last = fields[0].to_mesh(), fields[-1].to_mesh()
     assert torch.equal(first.faces, last.faces)
+
+
+def test_group_norms_see_chunks():
+    codec = awake(replace(SMALL, norm="group", channels=96, up_channels=(32, 32), heads=2))
+    latents = codec.encode(codec.prepare(ball(0.15)))
+    one = codec.decode(latents)
+    codec.config = replace(codec.config, chunk=29)
+    assert torch.equal(codec.decode(latents).sdf, one.sdf)
+
+
+def test_shape_beside_the_picture_stops_a_step():
+    """A small shape in a corner of the cube, outside what the camera shows."""
+    rod = ball(0.02)
+    rod = Mesh(rod.vertices + torch.tensor([0.47, 0.0, -0.47]), rod.faces)
+    away = Camera.perspective((2.0, 0.0, 2.0), (0.0, 0.0, 0.0), 20.0, (48, 48))
+    codec = awake().train()
+    for meshes in ((rod,), (ball(0.3), rod)):
+        loss = codec.loss(OneView(meshes, (away,) * len(meshes)), 0, rng(0))
+        loss.total.backward()
+        assert torch.isfinite(loss.total) and float(loss.terms["mask"]) > 0
 
 
 def test_points_at_once_change_the_features(monkeypatch):
@@ -239,6 +260,14 @@ def test_bad_input_is_taken():
     latents = codec.encode(codec.prepare(ball()))
     with pytest.raises(BadLatents, match="'log3d'"):
         codec.decode(replace(latents, codec="log3d"))
+    with pytest.raises(BadLatents, match="4 times coarser"):
+        codec.decode(replace(latents, resolution=128))
+    codec.config = replace(SMALL, weights=replace(SMALL.weights, occupancy=0.0))
+    with pytest.raises(BadArgument, match="not trained"):
+        codec.decode(latents, prune=0.0)
+    for bad in ({"mode": "zoon"}, {"alpha": (0.3, 0.1)}, {"halo": -1}, {"size": 4}):
+        with pytest.raises(BadArgument, match="FocusConfig"):
+            FocusConfig(**bad)
     with pytest.raises(BadArgument, match="32 groups"):
         replace(SMALL, norm="group")
 

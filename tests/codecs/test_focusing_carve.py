@@ -215,10 +215,28 @@ def test_encoder_on_the_halo_differs_from_the_whole(depth, convs, window):
     assert torch.equal(slope.abs().sum(1) > 0, seen)  # not a voxel too few, not one too many
 
 
+@pytest.mark.parametrize(("depth", "last"), [(3, 1), (4, 1), (4, 3)])
+def test_part_of_a_halo_cuts_windows_of_the_last_blocks(depth, last):
+    grid = shell(resolution=32)
+    wanted = grid.coords[:, 0] < 5
+    seen = encoder_needs(grid, wanted, depth, last=last, window=4)
+    model = network(depth, 0, 4)
+    before, after = model.blocks[: depth - last], model.blocks[depth - last :]
+    assert len(before) and 0 < int(wanted.sum()) < int(seen.sum()) < len(grid)
+    feats = torch.randn(len(grid), 12, generator=torch.Generator().manual_seed(0))
+    part = SparseGrid(grid.coords[seen], torch.tensor([0, int(seen.sum())]), 32)
+    whole, some = feats, feats[seen]
+    for block in after:  # what the blocks before them would give, taken as given
+        whole, some = block(whole, grid), block(some, part)
+    torch.testing.assert_close(some[wanted[seen]], whole[wanted], rtol=1e-4, atol=1e-4)
+
+
 def test_halo_of_nothing_or_of_no_block_is_something():
     grid = shell()
     nothing, half = torch.zeros(len(grid), dtype=torch.bool), grid.coords[:, 0] < 5
     assert not bool(encoder_needs(grid, nothing, 4).any())
+    with pytest.raises(BadArgument, match="last 5 of 4"):
+        encoder_needs(grid, half, 4, last=5)
     assert torch.equal(encoder_needs(grid, half, 0), half)
     with pytest.raises(BadArgument):
         encoder_needs(grid, half[:-1], 2)

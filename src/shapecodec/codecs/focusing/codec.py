@@ -24,9 +24,9 @@ from shapecodec.nn.bottleneck import Gaussian, KLBottleneck
 from shapecodec.ops.sample_surface import sample_surface
 from shapecodec.rng import rng as counted_rng
 
-REACH = (
-    2  # latent voxels that the subdivision blocks look beyond a chunk: 1.5 for four convolutions, and a shared corner
-)
+# Latent voxels that subdivision looks beyond a chunk: two convolutions a block and the voxels around a corner, 1.75 latent
+# voxels for two blocks and below 2 for up to four.
+REACH = 2
 
 
 class Focusing(Codec):
@@ -76,12 +76,16 @@ class Focusing(Codec):
         """The field of a single shape, on the voxels that its surface passes.
 
         The transformer sees the whole; subdivision runs over chunks of latent voxels with a margin as wide as it looks, so the
-        result does not depend on their size.
+        result does not depend on their size. (With group norms, `norm="group"`, the whole passes at once.)
 
         Args:
             latents: one level with coordinates.
             prune: drop fine voxels whose occupancy logit is below it (0 is even odds), where the surface is open and what the
                 field says beyond its border should not be extracted; None keeps all.
+
+        Raises:
+            BadLatents: of another codec, another size, or several shapes.
+            BadArgument: `prune`, but the occupancy heads were not trained.
         """
         self.check_latents(latents)
         level = latents.levels[0]
@@ -91,12 +95,23 @@ class Focusing(Codec):
                 f"{level.feats.shape[1]} channels.",
                 where="focusing",
             )
-        grid = SparseGrid(level.coords, level.offsets, latents.resolution // self.config.factor)
+        side = latents.resolution // self.config.factor
+        if level.resolution != side or latents.resolution % self.config.factor:
+            raise BadLatents(
+                f"latent voxels of {level.resolution}^3 for an output of {latents.resolution}^3; this codec's are "
+                f"{self.config.factor} times coarser.",
+                where="focusing",
+            )
+        if prune is not None and not self.config.weights.occupancy:
+            raise BadArgument("the occupancy heads of this codec were not trained.", where="decode", hint="prune=None.")
+        grid = SparseGrid(level.coords, level.offsets, side)
+        # group norms pool over what passes together: only the whole gives what the whole gives
+        chunk = max(len(grid), 1) if self.config.norm == "group" else self.config.chunk
         with torch.no_grad(), self._autocast():
             feats = self.decoder.attend(level.feats, grid)
             parts = [
-                self._decode_chunk(feats, grid, first, min(first + self.config.chunk, len(grid)), prune)
-                for first in range(0, len(grid), self.config.chunk)
+                self._decode_chunk(feats, grid, first, min(first + chunk, len(grid)), prune)
+                for first in range(0, len(grid), chunk)
             ]
         return join_fields(parts, latents.resolution)
 

@@ -39,6 +39,22 @@ class FocusConfig:
     size: int = 518
     depth_size: int = 518
 
+    def __post_init__(self) -> None:
+        if self.mode not in ("zoom", "carve", "all"):
+            raise BadArgument(f"unknown mode '{self.mode}'.", where="FocusConfig", hint="zoom, carve or all.")
+        if not 0 < self.alpha[0] <= self.alpha[1] or not 1 <= self.least <= self.most or not self.scale >= 1:
+            raise BadArgument(
+                f"alpha {self.alpha}, {self.least} to {self.most} voxels, scale {self.scale}.",
+                where="FocusConfig",
+                hint="ranges above 0 from low to high, and a scale of at least 1.",
+            )
+        if self.threshold < 0 or (self.halo is not None and self.halo < 0) or min(self.size, self.depth_size) < 11:
+            raise BadArgument(
+                f"threshold {self.threshold}, halo {self.halo}, pictures of {self.size} and {self.depth_size} pixels.",
+                where="FocusConfig",
+                hint="nothing negative, and pictures of 11 pixels a side or more.",
+            )
+
 
 @dataclass(frozen=True)
 class WeightsConfig:
@@ -72,6 +88,16 @@ class WeightsConfig:
     tsdf_after: float = 0.0
     tsdf_corners: int = 1 << 18
     render_from: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
+        negative = [name for name, value in numbers.items() if value < 0]
+        if negative or self.tsdf_corners < 1:
+            raise BadArgument(f"{negative or ['tsdf_corners']} must not be negative.", where="WeightsConfig")
+        if self.variation_reduction not in ("sum", "mean"):
+            raise BadArgument(
+                f"unknown reduction '{self.variation_reduction}'.", where="WeightsConfig", hint="sum or mean."
+            )
 
 
 @dataclass(frozen=True)
@@ -124,8 +150,13 @@ class FocusingConfig:
             raise BadArgument(
                 f"32 groups do not divide {(self.channels, *self.up_channels)} channels.", where="focusing"
             )
-        if min(self.points, self.point_channels // 2, self.chunk, self.latent) < 1 or not self.truncation >= 1:
+        sizes = (self.points, self.point_channels // 2, self.chunk, self.latent, self.heads, self.depth, self.window)
+        if min(sizes) < 1 or not self.truncation >= 1:
             raise BadArgument("sizes start at 1, and the truncation at one voxel.", where="focusing")
+        if self.norm not in ("layer", "group"):
+            raise BadArgument(f"unknown norm '{self.norm}'.", where="focusing", hint="layer or group.")
+        if self.channels % self.heads:
+            raise BadArgument(f"{self.heads} heads do not divide {self.channels} channels.", where="focusing")
 
     @property
     def factor(self) -> int:

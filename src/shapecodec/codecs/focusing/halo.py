@@ -14,24 +14,30 @@ from shapecodec.errors import BadArgument
 from shapecodec.grid import SparseGrid, WindowPlan
 
 
-def encoder_needs(grid: SparseGrid, wanted: Tensor, depth: int, *, window: int = 8, convs_per_block: int = 0) -> Tensor:
+def encoder_needs(
+    grid: SparseGrid, wanted: Tensor, depth: int, *, last: int | None = None, window: int = 8, convs_per_block: int = 0
+) -> Tensor:
     """(N,) bool: the input voxels on which the wanted outputs of a `SparseTransformer` depend.
 
     The encoder run on the grid of these voxels alone (in the same coordinates, so that windows fall alike) gives the wanted
     rows what it gives them on the whole grid; rows of the halo come out different and are dropped. The set is the smallest
-    that can promise this. It grows by half a window a block: a `depth` below the encoder's own gives a smaller halo and an
-    answer that is exact only for that many last blocks.
+    that can promise this. It grows by half a window a block: with `last` below `depth` it is smaller, and the answer of the last
+    blocks alone is exact.
 
     Args:
         grid: all voxels.
         wanted: (N,) bool, the rows whose outputs are wanted (`carve.seen_voxels`).
-        depth: blocks; odd ones shift their windows by half.
+        depth: blocks of the encoder; odd ones shift their windows by half.
+        last: of them, how many find their windows complete; None for all.
         window: voxels an axis of a window.
         convs_per_block: 3^3 convolutions after each attention.
     """
     if wanted.shape != (len(grid),) or wanted.dtype != torch.bool:
         raise BadArgument(f"wanted {tuple(wanted.shape)} {wanted.dtype} on {len(grid)} voxels.", where="encoder_needs")
-    for block in reversed(range(depth)):
+    last = depth if last is None else last
+    if not 0 <= last <= depth:
+        raise BadArgument(f"the last {last} of {depth} blocks.", where="encoder_needs", hint=f"0 to {depth}.")
+    for block in reversed(range(depth - last, depth)):
         for _ in range(convs_per_block):
             wanted = with_neighbours(grid, wanted)
         wanted = _whole_windows(grid.windows(window, window // 2 * (block % 2)), wanted)

@@ -60,7 +60,7 @@ def look(
         grid: its latent voxels, one item.
         camera: before zooming; its image's size is ignored.
         config: see `FocusConfig`.
-        depth: blocks of the encoder's transformer.
+        depth: blocks of the encoder's transformer, which say how windows are shifted.
         window: of its attention.
         draws: a generator on the CPU.
     """
@@ -68,8 +68,10 @@ def look(
     camera = resized(camera, config.size)
     if config.mode == "all":
         return Look(mesh, len(grid), grid, everything, camera, picture(mesh, camera))
-    small = resized(camera, config.depth_size)
-    kept = seen_voxels(grid, [small], depth_map(mesh, small), reach=config.threshold / grid.resolution).nonzero()[:, 0]
+    kept = seen_rows(mesh, grid, camera, config)
+    if len(kept) == 0:  # a thin shape in a corner of the cube may lie beside the picture
+        camera = camera.framed(mesh.vertices)
+        kept = seen_rows(mesh, grid, camera, config)
     if config.mode == "zoom":
         limits = ZoomConfig(config.alpha, config.least, config.most, config.scale)
         carved = rows_of(grid, kept)
@@ -82,10 +84,16 @@ def look(
     if config.halo is not None:
         wanted = torch.zeros(len(grid), dtype=torch.bool, device=grid.device)
         wanted[kept] = True
-        needs = encoder_needs(grid, wanted, config.halo, window=window)
+        needs = encoder_needs(grid, wanted, depth, last=min(config.halo, depth), window=window)
         encoded = rows_of(grid, needs.nonzero()[:, 0])
         kept = (needs.cumsum(0) - 1)[kept]
     return Look(mesh, len(grid), encoded, kept, camera, picture(mesh, camera))
+
+
+def seen_rows(mesh: Mesh, grid: SparseGrid, camera: Camera, config: FocusConfig) -> Tensor:
+    """(K,) int64 ascending: the rows of the grid that carving leaves."""
+    small = resized(camera, config.depth_size)
+    return seen_voxels(grid, [small], depth_map(mesh, small), reach=config.threshold / grid.resolution).nonzero()[:, 0]
 
 
 def resized(camera: Camera, side: int) -> Camera:

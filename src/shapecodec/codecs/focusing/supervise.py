@@ -81,13 +81,17 @@ def training_loss(codec: Focusing, batch: Views, step: int, rng: torch.Generator
         step: of training; schedules follow it.
         rng: on the device; the CPU's draws are seeded by it.
     """
-    views, posterior, refined = forward(codec, batch, rng)
     weights = codec.config.weights
+    if weights.images.lpips:
+        perceptual(
+            batch.meshes[0].vertices.device
+        )  # missing files are told at the first step, not at the first picture
+    views, posterior, refined = forward(codec, batch, rng)
     totals: dict[str, list[Tensor]] = {}
     with torch.autocast(refined.raw.device.type, enabled=False):
         for item, view in enumerate(views):
             shape = _one(codec, view, refined, item)
-            for name, value in shape_terms(codec, shape, step, rng).items():
+            for name, value in shape_terms(codec, shape, step, rng, item).items():
                 totals.setdefault(name, []).append(value)
         terms = {name: torch.stack(values).mean() for name, values in totals.items()}
         terms["kl"] = posterior.kl()
@@ -130,8 +134,8 @@ def _one(codec: Focusing, view: Look, refined: Refined, item: int) -> Decoded:
     return Decoded(view, prediction, logits)
 
 
-def shape_terms(codec: Focusing, shape: Decoded, step: int, rng: torch.Generator) -> dict[str, Tensor]:
-    """The losses of one shape by name, unweighted; those of weight 0 are not computed."""
+def shape_terms(codec: Focusing, shape: Decoded, step: int, rng: torch.Generator, item: int = 0) -> dict[str, Tensor]:
+    """The losses of shape `item` of a batch by name, unweighted; those of weight 0 are not computed."""
     config, (view, prediction, logits) = codec.config, shape
     weights, resolution = config.weights, prediction.field.resolution
     factors = loss_weights(weights, step)
@@ -147,7 +151,7 @@ def shape_terms(codec: Focusing, shape: Decoded, step: int, rng: torch.Generator
     if step < weights.render_from:
         return terms
     field, view = (
-        sectioned(prediction.field, view, codec, rng) if config.focus.mode == "all" else (prediction.field, view)
+        sectioned(prediction.field, view, codec, rng, item) if config.focus.mode == "all" else (prediction.field, view)
     )
     surface = field.surface()
     terms["deviation"] = surface.deviation
@@ -162,9 +166,9 @@ def perceptual(device: torch.device) -> Lpips:
     return load_lpips().to(device)
 
 
-def sectioned(field: FlexField, view: Look, codec: Focusing, rng: torch.Generator) -> tuple[FlexField, Look]:
+def sectioned(field: FlexField, view: Look, codec: Focusing, rng: torch.Generator, item: int) -> tuple[FlexField, Look]:
     """The baseline: of everything decoded, the fine voxels in a section of the frustum, and the truth in the same section."""
-    draws = torch.Generator().manual_seed(counted_seed(rng.initial_seed(), purpose="section"))
+    draws = torch.Generator().manual_seed(counted_seed(rng.initial_seed(), rank=item, purpose="section"))
     low, high = codec.config.focus.alpha
     alpha = low + (high - low) * float(torch.rand((), generator=draws))
     found = section(field.grid, view.camera, alpha, draws)
@@ -178,7 +182,8 @@ def occupancy_loss(view: Look, logits: list[Tensor]) -> Tensor:
     grid, losses = view.decoded, []
     for values in logits:
         truth = occupied_children(grid, [view.mesh]).flatten().float()
-        losses.append(binary_cross_entropy_with_logits(values, truth))
+        total = binary_cross_entropy_with_logits(values, truth, reduction="sum")
+        losses.append(total / max(len(values), 1))
         grid = grid.children()
     return torch.stack(losses).mean()
 
@@ -196,7 +201,7 @@ def tsdf_loss(mesh: Mesh, prediction: Prediction, truncation: float, count: int,
         chosen = torch.arange(len(corners), device=field.sdf.device)
     places = corners.positions(chosen) + field.deformation.detach()[chosen] / corners.resolution
     truth = signed_distance(places, Surface.of(mesh, welded=True)) * (corners.resolution / truncation)
-    return (field.sdf[chosen] / truncation - truth.clamp(-1, 1)).abs().mean()
+    return (field.sdf[chosen] / truncation - truth.clamp(-1, 1)).abs().sum() / max(len(chosen), 1)
 
 
 def loss_weights(weights: WeightsConfig, step: int) -> dict[str, float]:
