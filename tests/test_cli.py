@@ -12,6 +12,7 @@ import torch
 from shapecodec import cli
 from shapecodec.codecs.log3d import Log3D, Log3DConfig
 from shapecodec.data.source import SourceConfig
+from shapecodec.errors import BadArgument
 from shapecodec.evaluate.measure import MEASURES
 from shapecodec.io.mesh_files import read_mesh, write_mesh
 from shapecodec.mesh import Mesh
@@ -282,6 +283,30 @@ def test_run_cannot_be_resumed_or_used(capfd, chair, tmp_path, monkeypatch):
     assert set(values) == {"run", "recipe", "step", "finished", "seed", "seconds", "codec"}
     code, _, err = call(capfd, "encode", chair, "--codec", folder, "-o", tmp_path / "x.safetensors")
     assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "value"),
+    [
+        ("log3d-tiny", "budget", 6),
+        ("lagem-small", "shapes", 6),
+        ("focusing-small", "shapes", 6),
+        ("cascade-small", "shapes", (6, 3, 1)),
+    ],
+)
+def test_budget_is_no_setting_of_the_source(capfd, tmp_path, monkeypatch, recipe, name, value):
+    """Every kind of source has its own word for it."""
+    plans = []
+
+    def build(plan, **options):
+        plans.append(plan)
+        raise BadArgument("seen.", where="build")
+
+    monkeypatch.setattr("shapecodec.commands.train.build", build)
+    code, values, _ = call(capfd, "train", recipe, "--run", tmp_path / "run", "--budget", 6, "--device", "cpu")
+    assert code == 1 and values["error"]["where"] == "build", values
+    usual = RECIPES[recipe]().source
+    assert plans[0].source == replace(usual, **{name: value}) != usual
 
 
 def test_run_folder_that_is_a_file(capfd, chair):

@@ -13,6 +13,7 @@ from shapecodec.commands.console import Reporter
 from shapecodec.commands.steps import choose_device
 from shapecodec.data.latent_cache import LatentSourceConfig
 from shapecodec.data.occupancy import OccupancySourceConfig
+from shapecodec.data.view_source import ViewSourceConfig
 from shapecodec.errors import BadArgument
 from shapecodec.generate.base import Generator
 from shapecodec.generate.registry import load_generator
@@ -102,8 +103,8 @@ def _changed(
     if budget is not None and isinstance(source, LatentSourceConfig):
         source = source.resized(budget)
     elif budget is not None:
-        sized = isinstance(source, OccupancySourceConfig)
-        source = replace(source, shapes=budget) if sized else replace(source, budget=budget)
+        counted = isinstance(source, OccupancySourceConfig | ViewSourceConfig)
+        source = replace(source, shapes=budget) if counted else replace(source, budget=budget)
     source = replace(source, seed=given.get("seed", source.seed))
     return replace(recipe, source=source, run=replace(recipe.run, **given))
 
