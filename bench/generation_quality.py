@@ -1,7 +1,7 @@
 """What a generator's shapes are worth: set scores beside their floor, the nearest training shape beside each, a control by level.
 
     python bench/generation_quality.py runs/cascade --data shared/data --out results/cascade
-    python bench/generation_quality.py cascade-small --data shared/data --category gear --guidance 2 --samples 32 --out gears
+    python bench/generation_quality.py runs/cascade --data shared/data --category gear --guidance 2 --samples 32 --out gears
 
 Writes samples.png (each sample and, to its right, the nearest shape of the training set, with their Chamfer distance), levels.png
 (the control of Figure 13: rows that keep the coarsest level of their first shape, and the two coarsest), and scores.json, which is

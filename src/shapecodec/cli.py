@@ -184,7 +184,7 @@ def train(
         steps: Optimiser steps, instead of the recipe's.
         time_budget: Seconds of training, instead of the recipe's end.
         lr: Peak learning rate, instead of the recipe's.
-        budget: Blocks a batch and process (LoG3D) or shapes a step (LaGeM and generators), instead of the recipe's.
+        budget: Blocks a batch and process (LoG3D) or shapes a step (LaGeM, Focusing and generators), instead of the recipe's.
         codec: The codec whose latents a generator learns to make, instead of the recipe's.
         seed: Of weights, batches and noise, instead of the recipe's.
         workers: Processes that decode meshes at the start.
@@ -204,7 +204,7 @@ def generate(
     *,
     out: Path,
     number: Annotated[int, arg(aliases=["-n"])] = 8,
-    generator: str = "cascade-small",
+    generator: str | None = None,
     codec: str | None = None,
     category: tuple[str, ...] = (),
     steps: int = 18,
@@ -222,9 +222,10 @@ def generate(
     """Make new meshes: .glb files, a picture of all, their latents, and generation.json, which says how to repeat them.
 
     Args:
-        out: Folder to write into: new, empty, or of an earlier call, whose files are replaced.
+        out: Folder to write into: new, empty, or of an earlier call, whose files are replaced once the first shape is made.
         number: How many.
-        generator: A bundled name, a generator folder, a training run, or org/name of the Hugging Face hub.
+        generator: Required: a training run, a generator folder, or org/name of the Hugging Face hub. None ships with the package
+            yet: train one first, with shapecodec train cascade-small.
         codec: The codec that it was trained for; found by its hash or name if left out.
         category: What to make; several are taken in turn. Anything if left out.
         steps: Of the sampler, a level.
@@ -232,7 +233,7 @@ def generate(
         interval: Noise levels (sigma, from 0.002 to 80) between which guidance is applied; all if left out.
         resolution: Voxels an axis, a multiple of 8; the codec's own if left out.
         fix_levels: Keep so many of the coarsest levels of the first shape in all of them, and generate the finer ones anew.
-        like: With --fix-levels, a latent file that encode wrote: its shape is the first one.
+        like: With --fix-levels, a latent file that encode wrote, outside the folder: its shape is the first one.
         batch: How many at a time.
         picture: Leave out the picture.
         device: Where the networks run.

@@ -126,6 +126,70 @@ def test_files_of_an_earlier_call_stay(capfd, trained, codec, tmp_path):
     assert code == 1 and "thesis.doc" in values["error"]["what"] and (tmp_path / "out" / "generation.json").exists()
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("record", [None, "", "[]", '{"shapes": []}', '{"format": 1, "shapes": [{"mesh": "../a"}, 3]}'])
+def test_model_of_the_users_own_is_wiped(capfd, trained, codec, tmp_path, record):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "001.glb").write_bytes(b"mine")
+    if record is not None:
+        (out / "generation.json").write_text(record)
+    before = contents(out)
+    code, values, _ = generated(capfd, trained, codec, out, "-n", 1)
+    assert code == 1 and values["error"]["kind"] == "BadFile" and contents(out) == before
+
+
+def test_model_added_to_an_earlier_call_is_wiped(capfd, trained, codec, tmp_path):
+    out = tmp_path / "out"
+    assert generated(capfd, trained, codec, out, "-n", 1, "--no-picture")[0] == 0
+    for name in ("001.glb", "sheet.png"):  # names that a call writes, but this one has not
+        (out / name).write_bytes(b"mine")
+        before = contents(out)
+        code, values, _ = generated(capfd, trained, codec, out, "-n", 2)
+        assert code == 1 and name in values["error"]["what"] and contents(out) == before
+        (out / name).unlink()
+
+
+def test_mistake_destroys_an_earlier_call(capfd, trained, codec, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert generated(capfd, trained, codec, out, "-n", 2)[0] == 0
+    before = contents(out)
+    for options in (
+        ("--generator", "runs/cascde"),
+        ("--codec", "log3d-tiny"),
+        ("--category", "dragon"),
+        ("--fix-levels", 1, "--like", tmp_path / "none.safetensors"),
+        ("--resolution", 33),
+    ):
+        code, _, _ = generated(capfd, trained, codec, out, *options)
+        assert code == 1 and contents(out) == before, options
+
+    def fails(*arguments, **options):
+        raise MemoryError("sampling")
+
+    monkeypatch.setattr("shapecodec.commands.generate.generate_latents", fails)
+    assert generated(capfd, trained, codec, out)[0] == 1 and contents(out) == before
+
+
+def test_shape_to_vary_is_deleted(capfd, trained, codec, tmp_path):
+    out = tmp_path / "a"
+    assert generated(capfd, trained, codec, out, "-n", 3, "--no-picture")[0] == 0
+    before = contents(out)
+    (tmp_path / "link").symlink_to(out)
+    for like in (out / "002.safetensors", tmp_path / "link" / "002.safetensors"):
+        code, values, _ = generated(capfd, trained, codec, out, "-n", 1, "--fix-levels", 1, "--like", like)
+        assert code == 1 and "--like" in values["error"]["where"] and contents(out) == before
+
+
+def test_generator_that_never_shipped_is_looked_for(capfd, tmp_path):
+    code, values, _ = call(capfd, "generate", "--out", tmp_path / "out")
+    assert code == 1 and "none ships yet" in values["error"]["what"] and not (tmp_path / "out").exists()
+    assert "shapecodec train cascade-small" in values["error"]["hint"]
+
+
 def test_kept_level_changes(capfd, trained, codec, tmp_path):
     code, values, _ = generated(capfd, trained, codec, tmp_path / "a", "-n", 3, "--fix-levels", 1, "--no-picture")
     assert code == 0 and values["fix_levels"] == 1

@@ -31,8 +31,8 @@ from shapecodec.render.gallery import gallery
 from shapecodec.rng import counted_seed
 
 BITS = 16  # of the latent files; the meshes are decoded from what they hold, so `decode` gives them again
-SHEET, RECORD = "sheet.png", "generation.json"
-_OURS = re.compile(rf"\d{{3,}}\.(glb|safetensors)|{re.escape(SHEET)}|{re.escape(RECORD)}")
+SHEET, RECORD, FORMAT = "sheet.png", "generation.json", 1
+_OURS = re.compile(rf"\d{{3,}}\.(glb|safetensors)|{re.escape(SHEET)}")  # what a record may list
 
 
 @torch.inference_mode()
@@ -40,7 +40,7 @@ def run(
     *,
     out: Path,
     number: int,
-    generator: str,
+    generator: str | None,
     codec: str | None,
     category: tuple[str, ...],
     steps: int,
@@ -58,7 +58,13 @@ def run(
     """See `cli.generate`."""
     guide = Guidance(guidance) if interval is None else Guidance(guidance, interval)
     request = Request(number, seed, category, steps, guide, fix_levels, batch)
-    _check_folder(out)
+    if generator is None:
+        hint = "train one with 'shapecodec train cascade-small --run RUN', then --generator RUN."
+        raise BadArgument("no generator was given, and none ships yet.", where="--generator", hint=hint)
+    _earlier(out)
+    if like is not None and like.resolve().is_relative_to(out.resolve()):
+        hint = "--out with another folder."
+        raise BadArgument("lies in the folder whose files are replaced.", where=f"--like {like}", hint=hint)
     report = Reporter(as_json)
     with report.stage("load", "read the generator and its codec"):
         chosen = choose_device(device)
@@ -72,17 +78,19 @@ def run(
     size = model.config.resolution if resolution is None else resolution
     with report.counted("sample", f"generate {number} latents", request.evaluations(model)) as advance:
         made = [latents.to("cpu") for latents in generate_latents(model, request, like=start, progress=advance)]
-    out.mkdir(parents=True, exist_ok=True)
     with report.counted("decode", f"decode at {size}^3", number) as advance:
         meshes = []
         for index, latents in enumerate(made):
-            save_latents(latents, out / f"{index:03}.safetensors", bits=BITS)
             meshes.append(_decoded(decoder, quantise_latents(latents, BITS), size))
+            if index == 0:  # what an earlier call made stays until there is something to put in its place
+                _cleared(out)
+            save_latents(latents, out / f"{index:03}.safetensors", bits=BITS)
             if meshes[-1] is not None:
                 write_mesh(meshes[-1], out / f"{index:03}.glb")
             advance()
     shapes = [_row(index, mesh, request) for index, mesh in enumerate(meshes)]
-    record = _record(model, decoder, request, size, like) | {"shapes": shapes}
+    record = _record(model, decoder, request, size, like)
+    record |= {"picture": SHEET if picture else None, "shapes": shapes}
     if picture:
         with report.stage("picture", "draw the sheet"):
             _draw(meshes, request, model).save(out / SHEET)
@@ -110,15 +118,45 @@ def open_decoder(generator: Generator, codec: str | None, device: str) -> Codec:
     return found
 
 
-def _check_folder(out: Path) -> None:
+def _earlier(out: Path) -> list[Path]:
+    """The files of an earlier call, its record first: what a new one may replace. Nothing is deleted here.
+
+    Raises:
+        BadArgument: a file. BadFile: a folder that holds something that its own record does not list.
+    """
     if out.exists() and not out.is_dir():
         raise BadArgument("is a file; meshes go into a folder.", where=str(out), hint="--out with another name.")
-    earlier = sorted(out.iterdir()) if out.is_dir() else []
-    foreign = [path.name for path in earlier if not _OURS.fullmatch(path.name)]
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if not found:
+        return []
+    foreign = sorted(found - _listed(out / RECORD))
     if foreign:
-        raise BadFile(f"the folder holds something else ({foreign[0]}).", where=str(out), hint="a new or empty folder.")
-    for path in earlier:  # of an earlier call, maybe of more shapes
+        raise BadFile(
+            f"the folder holds something that no earlier call lists in {RECORD} ({foreign[0]}).",
+            where=str(out),
+            hint="a new or empty folder.",
+        )
+    return [out / name for name in sorted(found, key=lambda name: (name != RECORD, name))]
+
+
+def _listed(record: Path) -> set[str]:
+    """Names of the files that a record says were written with it, and its own; none where it is not a record of ours."""
+    try:
+        values = json.loads(record.read_bytes()) if record.is_file() else None
+    except ValueError:  # not JSON, or not text
+        return set()
+    if not isinstance(values, dict) or values.get("format") != FORMAT or not isinstance(values.get("shapes"), list):
+        return set()
+    rows = [row for row in values["shapes"] if isinstance(row, dict)]
+    named = [values.get("picture"), *(row.get(key) for row in rows for key in ("latents", "mesh"))]
+    return {RECORD, *(name for name in named if isinstance(name, str) and _OURS.fullmatch(name))}
+
+
+def _cleared(out: Path) -> None:
+    """The folder, without the files of an earlier call. They are looked for again: sampling takes long."""
+    for path in _earlier(out):
         path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def _start(like: Path, codec: Codec, fix_levels: int) -> Latents:
@@ -150,7 +188,7 @@ def _record(generator: Generator, codec: Codec, request: Request, resolution: in
     """All that decides the files."""
     low, high = request.guidance.interval
     return {
-        "format": 1,
+        "format": FORMAT,
         "generator": generator.name,
         "generator_hash": generator.codec_hash,
         "codec": codec.name,

@@ -21,10 +21,10 @@ GENERATORS = {
 
 
 def load_generator(name_or_path: str | Path, device: torch.device | str = "cpu") -> Generator:
-    """A generator, ready to use (evaluation mode), from a bundled name, a folder, a run folder or a hub id.
+    """A generator, ready to use (evaluation mode), from a folder, a run folder, a hub id or a bundled name (none ships yet).
 
     Args:
-        name_or_path: e.g. cascade-small, runs/mine, ./my-generator or org/name@revision.
+        name_or_path: e.g. runs/mine, ./my-generator or org/name@revision.
         device: where its weights go.
 
     Raises:

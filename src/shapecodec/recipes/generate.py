@@ -47,7 +47,7 @@ def cascade_objaverse() -> Recipe[LatentSourceConfig]:
 
 
 def cascade_small() -> Recipe[LatentSourceConfig]:
-    """The released `cascade-small`: 24.5M parameters, real meshes and procedural solids by category, minutes of one GPU.
+    """A size for minutes of one GPU: 24.5M parameters, real meshes and procedural solids by category. No weights of it ship yet.
 
     Departures from the paper for a run of minutes: the coarser latents are asked again every second block and carry noise in
     training, the modulation is shared, more shapes a step on the coarser levels, Muon as for `lagem-small`, and noise levels around
