@@ -1,6 +1,7 @@
 """Rules about the sources and pages themselves, so far as they can be checked."""
 
 import ast
+import json
 import re
 import tomllib
 from collections import Counter
@@ -42,6 +43,20 @@ def test_link_to_nowhere(page):
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", prose)]
     local = [link for link in links if link and not re.match(r"[a-z]+:", link)]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+WEIGHTS = sorted(
+    path.parent for root in ("weights", "src/shapecodec/weights") for path in (ROOT / root).glob("*/config.json")
+)
+
+
+@pytest.mark.parametrize("folder", WEIGHTS, ids=lambda folder: folder.name)
+def test_weights_without_the_licences_of_the_meshes_behind_them(folder):
+    """A config does not say where the data lay (`data` is null), but real meshes are drawn with probability `real`."""
+    source = json.loads((folder / "train_config.json").read_text())["source"]
+    if source["real"] > 0:
+        attributions = (ROOT / "LICENSES-DATA.md").read_text()
+        assert (folder / "LICENSES-DATA.md").read_text() == attributions and attributions.count("\n### ") > 30
 
 
 def test_readme_names_a_make_target_that_is_gone():
