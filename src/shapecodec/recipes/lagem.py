@@ -74,7 +74,10 @@ def _vecset(codec: LagemConfig, *, latent: int, depth: int = 24) -> LagemConfig:
 
 
 def lagem_small() -> Recipe[OccupancySourceConfig]:
-    """The released `lagem-small`: 31.4M parameters, ShapeNet's levels, 11,264 numbers, real meshes and procedural solids, one GPU.
+    """Small enough for minutes of one GPU: 31.4M parameters, ShapeNet's levels, 11,264 numbers, real meshes and procedural solids.
+
+    The weights that ship as `lagem-small` were trained by an earlier form of this recipe, with 7,168 numbers: 8 a vector on the
+    finest level, 8 blocks a level, no normals, half of the shapes rotated. Their folder's train_config.json has all of it.
 
     Departures from the paper for a run of minutes; docs/notebook.md has the measurements behind them. Muon. Near queries weigh as
     much as volume queries, three quarters of the shapes are not rotated, a quarter is bent. Points carry normals. 18 of the 24
@@ -109,7 +112,7 @@ def lagem_small() -> Recipe[OccupancySourceConfig]:
 
 
 def vecset_small() -> Recipe[OccupancySourceConfig]:
-    """The released `vecset-small`: budget, data, optimiser and numbers of `lagem_small` for one level; 30.9M parameters."""
+    """Budget, data, optimiser and numbers of `lagem_small` for one level; 30.9M parameters. No weights of it ship."""
     first = lagem_small()
     codec = replace(_vecset(first.codec, latent=22, depth=28), cross_heads=None, drop_path=0.0)
     return replace(first, codec=codec)
