@@ -145,7 +145,10 @@ class LatentSource:
         self.cache, self.config = cache, config
 
     def batch(self, step: int, rank: int, world: int, device: torch.device | str) -> LatentBatch:
-        """Shard `rank` of `world` of a step; the shards of a step are together the same for any number of them that divides.
+        """Shard `rank` of `world` of a step.
+
+        Together the shards hold the same shapes and views in the same order, for any number of them that divides; the noise is each
+        shard's own, so it depends on their number.
 
         Raises:
             BadArgument: the shards would differ in size.
