@@ -19,14 +19,24 @@ def triton_interprets() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
-def choose(backend: str, device: torch.device, *, available: Sequence[str], op: str) -> str:
+def choose(
+    backend: str, device: torch.device, *, available: Sequence[str], op: str, dtype: torch.dtype | None = None
+) -> str:
     """The backend to use: `auto` takes Triton on CUDA, else the CPU path where there is one, else the reference.
 
+    Args:
+        backend: auto, or one of `available`.
+        device: of the tensors.
+        available: what the operation has.
+        op: its name, for errors.
+        dtype: of the tensors, where the operation's kernels sum in float32 and so cannot serve float64; else left out.
+
     Raises:
-        BadArgument: the backend is unknown to the operation or cannot serve tensors on `device`.
+        BadArgument: the backend is unknown to the operation or cannot serve tensors of `dtype` on `device`.
     """
     if backend == "auto":
-        if device.type == "cuda" and "triton" in available and find_spec("triton") is not None:
+        fits = "triton" in available and dtype != torch.float64
+        if device.type == "cuda" and fits and find_spec("triton") is not None:
             return "triton"
         return "cpu" if device.type == "cpu" and "cpu" in available else "reference"
     if backend not in available:
@@ -35,4 +45,6 @@ def choose(backend: str, device: torch.device, *, available: Sequence[str], op: 
         raise BadArgument(f"backend 'cpu' cannot serve tensors on {device}.", where=op, hint="backend='auto'.")
     if backend == "triton" and device.type != "cuda" and not triton_interprets():
         raise BadArgument(f"backend 'triton' cannot serve tensors on {device}.", where=op, hint="backend='auto'.")
+    if backend == "triton" and dtype == torch.float64:
+        raise BadArgument("backend 'triton' cannot serve float64.", where=op, hint="backend='auto'.")
     return backend

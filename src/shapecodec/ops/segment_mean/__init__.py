@@ -44,7 +44,8 @@ def segment_mean(values: Tensor, offsets: Tensor, *, backend: str = "auto") -> T
         raise BadArgument(f"values on {values.device}, offsets on {offsets.device}.", where=OP)
     if offsets.device.type == "cpu" and not _covers(offsets, len(values)):
         raise BadArgument(f"offsets do not ascend from 0 to {len(values)}.", where=OP)
-    kernels = _kernels(choose(backend, values.device, available=("reference", "triton"), op=OP))
+    available = ("reference", "triton")
+    kernels = _kernels(choose(backend, values.device, available=available, op=OP, dtype=values.dtype))
     out: Tensor = _SegmentMean.apply(values, offsets.contiguous(), kernels)
     return out
 

@@ -32,7 +32,7 @@ def sparse_conv(
     float32 and the weight's gradient is never rounded to half precision.
 
     Args:
-        feats: (N, C) float32, bfloat16 or float16 (float64 on the reference).
+        feats: (N, C) float32, bfloat16 or float16 (float64 on reference and cpu).
         weight: (27, C, C') in `grid.neighbour_taps` order; cast to the dtype of feats.
         bias: (C',) or None.
         neighbours: (N, 27) int32 with -1 where empty (`grid.neighbours()`), or the grid's `conv_plan`, which
@@ -48,9 +48,10 @@ def sparse_conv(
     """
     plan = neighbours if isinstance(neighbours, ConvPlan) else ConvPlan(neighbours)
     _check(feats, weight, bias, plan, precision)
-    kernels = _kernels(choose(backend, feats.device, available=("reference", "cpu", "triton"), op="sparse_conv"))
     if torch.is_autocast_enabled(feats.device.type):
         feats = feats.to(torch.get_autocast_dtype(feats.device.type))
+    available = ("reference", "cpu", "triton")
+    kernels = _kernels(choose(backend, feats.device, available=available, op="sparse_conv", dtype=feats.dtype))
     out: Tensor = _SparseConv.apply(feats, weight, bias, plan, kernels, precision)
     return out
 

@@ -55,11 +55,11 @@ def subdivide_conv(
         BadArgument: shapes that do not fit, or a backend that cannot serve the tensors.
     """
     _check(feats, weight, bias, grid, precision)
-    chosen = choose(backend, feats.device, available=("reference", "folded", "triton"), op=OP)
-    if backend == "auto" and chosen == "reference":
-        chosen = "folded"
     if torch.is_autocast_enabled(feats.device.type):
         feats = feats.to(torch.get_autocast_dtype(feats.device.type))
+    chosen = choose(backend, feats.device, available=("reference", "folded", "triton"), op=OP, dtype=feats.dtype)
+    if backend == "auto" and chosen == "reference":
+        chosen = "folded"
     if chosen == "reference":
         return reference.subdivide_conv(feats, weight, bias, grid)
     out: Tensor = _SubdivideConv.apply(feats, weight, bias, grid, _kernels(chosen), precision)
