@@ -144,6 +144,35 @@ def test_order_of_faces_or_size_of_chunk_changes_the_result():
         assert torch.equal(morton_decode(keys), base)
 
 
+def test_reach_of_many_voxels_loses_some():
+    vertices, faces = soup(2, seed=4, spread=0.1)
+    expected = brute(vertices, faces, 8, 2.75)
+    for twin in ("reference", "cpu"):
+        assert touched(vertices, faces, 8, dilation=11.0, backend=twin) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "resolution", "reach"), [(1500, 0.004, 64, 0.25), (80, 0.3, 32, 0.0), (60, 0.02, 16, 5.0)]
+)
+def test_all_triangles_begin_at_once(monkeypatch, count, width, resolution, reach):
+    """Small triangles that begin with their voxels, large ones, and a reach of many voxels: what is made at a time is bounded."""
+    made, at_once, spread = [], 500, reference.spread
+
+    def counted(first, last):
+        owner, cell = spread(first, last)
+        made.append(len(owner))
+        return owner, cell
+
+    vertices, faces = soup(count, spread=width)
+    whole = reference.touched_keys(vertices, faces, resolution, reach)
+    monkeypatch.setattr(reference, "spread", counted)
+    keys = reference.touched_keys(vertices, faces, resolution, reach, boxes_at_once=at_once)
+    assert torch.equal(keys, whole)
+    assert sum(made) > 20 * at_once and max(made) <= 8 * at_once  # a halved box becomes eight
+    if width * resolution < 1 and reach < 1:
+        assert max(made) <= at_once and len(made) < 2 * sum(made) / at_once  # nothing is halved, and launches stay few
+
+
 def test_real_mesh_differs_between_backends(twin):
     mesh = read_mesh(Path(__file__).parents[1] / "assets" / "trex.drc")
     low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)

@@ -9,6 +9,7 @@ every axis, also on the normal: where rounding has tilted an axis, it still sepa
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,33 +109,43 @@ def touched_keys(
     return torch.unique(torch.cat(keys))
 
 
+class _Boxes(NamedTuple):
+    """Pairs of a triangle and a box of 2^step voxels that wait for their turn.
+
+    Args:
+        step: of the boxes' size.
+        pairs: how many.
+        triangle: (pairs,) int64; or the triangles that begin here, each with its own boxes, which are yet to be spread.
+        node: (pairs, 3) int64, or None for triangles that begin.
+    """
+
+    step: int
+    pairs: int
+    triangle: Tensor
+    node: Tensor | None
+
+
 def _part_keys(corners: Tensor, resolution: int, reach: float, test: Tester, at_once: int) -> Tensor:
     """Each triangle begins with boxes as large as its extent, so few of them, and those that it touches are halved.
 
     A triangle across the cube at 1024^3 thus visits a few million boxes instead of 2^30. One whose box holds few voxels begins
-    with these. What is halved joins the triangles that begin at that size, so there are as many rounds as sizes; where there are
-    many boxes, a tile of them is followed down to its voxels before the next.
+    with these. What is halved joins triangles that begin at that size, so there are hardly more rounds than sizes; where there are
+    many boxes, a tile of them is followed down to its voxels before the next, and triangles begin only when their turn comes.
     """
     low, high = corners.amin(1), corners.amax(1)
-    level = (high - low).amax(1).clamp(1.0, float(resolution)).log2().ceil().long()
-    first, last = node_ranges(low, high, 1, resolution, reach)
-    level = torch.where((last - first + 1).clamp_min(0).prod(1) <= DIRECT, 0, level)
-    order = level.argsort(stable=True)
-    waiting = []
-    for top, begins in enumerate(order.split(torch.bincount(level).tolist())):
-        if len(begins):
-            owner, cell = spread(*node_ranges(low[begins], high[begins], 1 << top, resolution, reach))
-            waiting.append((top, begins[owner], cell))
+    waiting = _beginnings(low, high, resolution, reach, at_once)
     table = axes(corners)
-    keys = [morton_encode(level.new_zeros(0, 3))]
+    keys = [torch.zeros(0, dtype=torch.int64, device=corners.device)]
     while waiting:
-        step, triangle, node = waiting.pop()
-        while waiting and waiting[-1][0] == step and len(triangle) + len(waiting[-1][1]) <= at_once:
-            _, others, nodes = waiting.pop()
-            triangle, node = torch.cat([triangle, others]), torch.cat([node, nodes])
-        if len(triangle) > at_once:
+        together = [waiting.pop()]
+        step, pairs = together[0].step, together[0].pairs
+        while waiting and waiting[-1].step == step and pairs + waiting[-1].pairs <= at_once:
+            together.append(waiting.pop())
+            pairs += together[-1].pairs
+        triangle, node = _joined(together, low, high, resolution, reach)
+        if pairs > at_once:
             tiles = zip(triangle.split(at_once), node.split(at_once), strict=True)
-            waiting.extend((step, *tile) for tile in tiles)
+            waiting.extend(_Boxes(step, len(tile[0]), *tile) for tile in tiles)
             continue
         keep = test(table, triangle, node, float(1 << step), reach)
         triangle, node = triangle[keep], node[keep]
@@ -143,5 +154,39 @@ def _part_keys(corners: Tensor, resolution: int, reach: float, test: Tester, at_
             continue
         first, last = node_ranges(low[triangle], high[triangle], 1 << (step - 1), resolution, reach)
         owner, node = spread(first.maximum(node * 2), last.minimum(node * 2 + 1))
-        waiting.append((step - 1, triangle[owner], node))
+        waiting.append(_Boxes(step - 1, len(owner), triangle[owner], node))
     return torch.unique(torch.cat(keys))
+
+
+def _beginnings(low: Tensor, high: Tensor, resolution: int, reach: float, at_once: int) -> list[_Boxes]:
+    """What every triangle begins with, in groups of one size and at most `at_once` pairs (or one triangle), large boxes last.
+
+    Boxes are at least as large as twice the reach, too: a triangle meets at most DIRECT of them.
+    """
+    least = min(max(1.0, 2 * reach), float(resolution))
+    level = (high - low).amax(1).clamp(least, float(resolution)).log2().ceil().long()
+    first, last = node_ranges(low, high, 1, resolution, reach)
+    level = torch.where((last - first + 1).clamp_min(0).prod(1) <= DIRECT, 0, level)
+    order = level.argsort(stable=True)
+    level = level[order]
+    first, last = node_ranges(low[order], high[order], (1 << level)[:, None], resolution, reach)
+    pairs = (last - first + 1).clamp_min(0).prod(1)
+    ends = pairs.cumsum(0)
+    stretch = (ends - pairs) // max(at_once - DIRECT, 1)  # a triangle belongs to the one that its first pair lies in
+    group, sizes = torch.unique_consecutive(level << 32 | stretch, return_counts=True)
+    after = sizes.cumsum(0)
+    counts = ends[after - 1] - (ends - pairs)[after - sizes]
+    listed = zip((group >> 32).tolist(), counts.tolist(), order.split(sizes.tolist()), strict=True)
+    return [_Boxes(step, count, triangle, None) for step, count, triangle in listed if count]
+
+
+def _joined(together: list[_Boxes], low: Tensor, high: Tensor, resolution: int, reach: float) -> tuple[Tensor, Tensor]:
+    """Triangle (P,) and node (P, 3) of all pairs."""
+    triangles, nodes = [], []
+    for step, _, triangle, node in together:
+        if node is None:
+            owner, node = spread(*node_ranges(low[triangle], high[triangle], 1 << step, resolution, reach))
+            triangle = triangle[owner]
+        triangles.append(triangle)
+        nodes.append(node)
+    return torch.cat(triangles), torch.cat(nodes)
