@@ -17,12 +17,12 @@ import argparse
 import json
 import os
 import platform
-import statistics
-import time
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from rasterise import copy_bandwidth, held
+from sparse_conv import milliseconds
 
 from shapecodec.grid import SparseGrid
 from shapecodec.io.mesh_files import read_mesh
@@ -91,43 +91,6 @@ def predictions(grid, distance):
     return [value.requires_grad_() for value in (raw, *weights, gamma)]
 
 
-def timed(run, device, repeats):
-    """Median milliseconds of run() after two warm-ups."""
-    times = []
-    for _ in range(repeats + 2):
-        if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            run()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end))
-        else:
-            start = time.perf_counter()
-            run()
-            times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times[2:])
-
-
-def held(run, device):
-    """MiB that run() allocates at most above what is there before; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    run()
-    torch.cuda.synchronize(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    run()
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-
-def copy_bandwidth(device):
-    """Bytes a second, read and written, of a copy of 256 MB (4 GB on CUDA)."""
-    source = torch.ones((1024 if device.type == "cuda" else 64) << 20, device=device)
-    target = torch.zeros_like(source)
-    return 2 * source.nbytes / timed(lambda: target.copy_(source), device, 5) * 1e3
-
-
 def measure(grid, leaves, backend, bandwidth, device, repeats):
     """Milliseconds and MiB of the stages with one backend, and its surface."""
     raw, alpha, beta, gamma = leaves
@@ -179,7 +142,7 @@ def measure(grid, leaves, backend, bandwidth, device, repeats):
     if backend != "reference":  # a search among the keys: the same for both
         stages["from_coordinates"] = lambda: step(SparseGrid(grid.coords, grid.offsets, grid.resolution))
     moved = 2 * sum(value.nbytes for value in leaves) + surface.vertices.nbytes + surface.faces.nbytes
-    milliseconds = {name: timed(run, device, repeats) for name, run in stages.items()}
+    milliseconds = {name: milliseconds(run, device, repeats) for name, run in stages.items()}
     return {
         "backend": backend,
         "vertices": len(surface.vertices),

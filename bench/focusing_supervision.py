@@ -10,11 +10,10 @@ subdivisions' children, total variation and SSIM forward and backward, and a bat
 
 import argparse
 import json
-import statistics
-import time
 from pathlib import Path
 
 import torch
+from sparse_conv import milliseconds
 
 from shapecodec.codecs.focusing.targets import Surface, occupied_children, signed_distance
 from shapecodec.codecs.focusing.total_variation import total_variation
@@ -29,31 +28,6 @@ from shapecodec.ops.voxelise import voxelise
 from shapecodec.render.ssim import ssim
 
 
-def timed(run, device, repeats):
-    """Median milliseconds."""
-    times = []
-    for _ in range(repeats + 2):
-        if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            run()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end))
-        else:
-            start = time.perf_counter()
-            run()
-            times.append((time.perf_counter() - start) * 1e3)
-    return round(statistics.median(times[2:]), 3)
-
-
-def children(grid):
-    """All children of the voxels of one item."""
-    bit = torch.arange(2, dtype=torch.int32, device=grid.device)
-    coords = (2 * grid.coords[:, None] + torch.cartesian_prod(bit, bit, bit)).view(-1, 3)
-    return SparseGrid(coords, torch.tensor([0, len(coords)]), 2 * grid.resolution)
-
-
 def pieces(mesh, arguments):
     """Name -> what is timed."""
     device, generator = mesh.vertices.device, torch.Generator().manual_seed(0)
@@ -61,8 +35,8 @@ def pieces(mesh, arguments):
     kept = SparseGrid(
         latent.coords[: arguments.latents], torch.tensor([0, min(len(latent), arguments.latents)]), latent.resolution
     )
-    middle = children(kept)
-    corners = voxel_corners(children(middle))
+    middle = kept.children()
+    corners = voxel_corners(middle.children())
     places = corners.positions()
     places = places[torch.randint(len(places), (1 << 18,), generator=generator).to(device)]
     values = signed_distance(corners.positions(), Surface.of(mesh)).requires_grad_()
@@ -106,7 +80,7 @@ def main():
         "resolution": arguments.resolution,
         "corners": corners,
         "points": arguments.points,
-        "milliseconds": {name: timed(run, device, arguments.repeats) for name, run in runs.items()},
+        "milliseconds": {name: round(milliseconds(run, device, arguments.repeats), 3) for name, run in runs.items()},
     }
     print(json.dumps(report, indent=2))
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from sparse_conv import matrix_limit
 from torch.utils.flop_counter import FlopCounterMode
 
 from shapecodec.codecs.focusing import FocusConfig, Focusing, FocusingConfig, WeightsConfig, supervise
@@ -157,18 +158,6 @@ def stages(codec, shapes):
     return found.medians() | {"latent voxels": len(view.decoded), "encoded": len(view.encoded), "of": view.total}
 
 
-def peak_rate():
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(5):
-        a @ b
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(20):
-        a @ b
-    torch.cuda.synchronize()
-    return 20 * 2 * 8192**3 / (time.perf_counter() - began)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
@@ -185,7 +174,7 @@ def main():
     config = FocusingConfig()
     if options.small:
         config = replace(config, channels=256, heads=8, depth=4, up_channels=(96, 48), point_channels=128)
-    limit = peak_rate()
+    limit = matrix_limit(torch.device("cuda"), torch.bfloat16, 20) * 1e12
     results = {
         "device": torch.cuda.get_device_name(),
         "matrix_tflops": limit / 1e12,

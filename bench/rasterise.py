@@ -17,11 +17,10 @@ import json
 import math
 import os
 import platform
-import statistics
-import time
 from importlib.metadata import version
 
 import torch
+from sparse_conv import milliseconds
 
 from shapecodec.camera import Camera, orbit
 from shapecodec.ops.rasterise import rasterise
@@ -48,28 +47,11 @@ def bumpy_sphere(faces, device):
     return vertices.view(-1, 3).to(device), triangles.to(device)
 
 
-def milliseconds(run, device, repeats):
-    """Median time of run() after two warm-ups."""
-    times = []
-    for _ in range(repeats + 2):
-        if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            run()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end))
-        else:
-            start = time.perf_counter()
-            run()
-            times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times[2:])
-
-
 def held(run, device):
     """MiB that run() allocates at most above what is there before; None on a CPU."""
     if device.type != "cuda":
         return None
+    run()
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -67,6 +67,13 @@ def child_taps(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     return ((parent + 1) * digits[0]).sum(2), ((place - 2 * parent) * digits[1]).sum(2)
 
 
+def child_neighbours(above: Tensor) -> Tensor:
+    """(8 N, 27) int32 neighbours of the children of N voxels, from the neighbours `above` (N, 27) of these; -1 where empty."""
+    tap, slot = child_taps(above.device)
+    parent = above.index_select(1, tap.flatten()).view(-1, 8, TAPS)
+    return torch.where(parent >= 0, parent * 8 + slot.to(torch.int32), -1).flatten(0, 1)
+
+
 @dataclass(frozen=True)
 class WindowPlan:
     """Rows grouped by window: row order[offsets[w] : offsets[w + 1]] belong to window w.
@@ -200,9 +207,7 @@ class SparseGrid:
 
         def build() -> Tensor:
             if self.parent is not None:
-                tap, slot = child_taps(self.device)
-                above = self.parent.neighbours().index_select(1, tap.flatten()).view(-1, 8, TAPS)
-                return torch.where(above >= 0, above * 8 + slot.to(torch.int32), -1).flatten(0, 1)
+                return child_neighbours(self.parent.neighbours())
             around = self.coords[:, None] + neighbour_taps(self.device)
             return self.lookup(around, self.batch_index()[:, None]).to(torch.int32)
 

@@ -115,17 +115,18 @@ class SourceConfig:
         Raises:
             BadArgument: a key that is not a setting.
         """
-        values = {key: _tuples(value) for key, value in values.items()}
+        values = {key: tuples(value) for key, value in values.items()}
         try:
-            augment = Augment(**{key: _tuples(value) for key, value in values.pop("augment", {}).items()})
+            augment = Augment(**{key: tuples(value) for key, value in values.pop("augment", {}).items()})
             pool = values.pop("pool", None)
             return cls(**values, augment=augment, pool=None if pool is None else PoolConfig(**pool))
         except TypeError as error:
             raise BadArgument(f"not the settings of a source: {error}.", where="SourceConfig") from error
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """JSON's lists as tuples, at any depth."""
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
 
 class BlockSource:

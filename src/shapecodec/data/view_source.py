@@ -5,7 +5,6 @@ All meshes lie on the device, with faces that agree on the outside; a batch is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from shapecodec.codecs.focusing.orient import oriented
 from shapecodec.codecs.focusing.views import CameraConfig, draw_cameras
 from shapecodec.data.augment import Augment, augmented
 from shapecodec.data.collection import Arrays, MeshCollection, build_pool, spread
+from shapecodec.data.source import tuples
 from shapecodec.errors import BadArgument
 from shapecodec.io.parse.weld import drop_degenerate, drop_unused, weld_exact
 from shapecodec.mesh import Mesh
@@ -64,11 +64,11 @@ class ViewSourceConfig:
         Raises:
             BadArgument: a key that is not a setting, or a value out of range.
         """
-        plain = {key: _tuples(value) for key, value in values.items()}
+        plain = {key: tuples(value) for key, value in values.items()}
         parts = {"augment": Augment, "cameras": CameraConfig}
         try:
             nested: dict[str, Any] = {
-                name: kind(**{key: _tuples(value) for key, value in plain.pop(name, {}).items()})
+                name: kind(**{key: tuples(value) for key, value in plain.pop(name, {}).items()})
                 for name, kind in parts.items()
             }
             return cls(**plain, **nested)
@@ -188,9 +188,3 @@ def open_view_source(config: ViewSourceConfig, *, device: torch.device | str = "
         made = build_pool(config.procedural, config.seed, workers)
         procedural = prepared_collection(made, workers).to(device)
     return ViewSource(real, procedural, config)
-
-
-def _tuples(value: Any) -> Any:
-    return (
-        tuple(_tuples(item) for item in value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-    )

@@ -17,6 +17,7 @@ from shapecodec.nn.transformer import SparseConv, SparseTransformer
 from shapecodec.ops.segment_mean import segment_mean
 from shapecodec.ops.sparse_conv import TAPS
 from shapecodec.ops.subdivide_conv import subdivide_conv
+from shapecodec.sparse import SparseTensor
 
 ROUNDS = 5  # residual blocks of the PointNet
 POINTS_AT_ONCE = 1 << 15  # on a CPU
@@ -205,16 +206,11 @@ class Decoder(nn.Module):
             feats, grid, logits = block(feats, grid)
             occupancy.append((logits, grid))
             if prune is not None:
-                feats, grid = kept(feats, grid, logits >= prune)
+                selected = SparseTensor(grid, feats).select(logits >= prune)
+                feats, grid = selected.feats, selected.grid
         with torch.autocast(feats.device.type, enabled=False):
             raw = self.head(feats.float())
         return Refined(raw, grid, occupancy)
-
-
-def kept(feats: Tensor, grid: SparseGrid, keep: Tensor) -> tuple[Tensor, SparseGrid]:
-    """Rows where keep (N,) is true; shapes may end up empty."""
-    count = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)]).cpu()
-    return feats[keep], SparseGrid(grid.coords[keep], count[grid.offsets], grid.resolution)
 
 
 def transformer(config: FocusingConfig) -> SparseTransformer:

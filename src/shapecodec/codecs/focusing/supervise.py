@@ -83,9 +83,8 @@ def training_loss(codec: Focusing, batch: Views, step: int, rng: torch.Generator
     """
     weights = codec.config.weights
     if weights.images.lpips:
-        perceptual(
-            batch.meshes[0].vertices.device
-        )  # missing files are told at the first step, not at the first picture
+        # missing files are told at the first step, not at the first picture
+        perceptual(batch.meshes[0].vertices.device)
     views, posterior, refined = forward(codec, batch, rng)
     totals: dict[str, list[Tensor]] = {}
     with torch.autocast(refined.raw.device.type, enabled=False):

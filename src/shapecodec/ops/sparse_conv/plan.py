@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shapecodec.errors import BadArgument
-from shapecodec.grid import SparseGrid, child_taps
+from shapecodec.grid import SparseGrid, child_neighbours
 from shapecodec.ops.neighbour_table import neighbour_table
 
 TAPS = 27
@@ -148,9 +148,7 @@ class BrickPlan(ConvPlan):
     @cached_property
     def neighbours(self) -> Tensor:
         """(8 N, 27) int32 neighbours of the children."""
-        tap, slot = child_taps(self.above.device)
-        parent = self.above.index_select(1, tap.flatten()).view(-1, len(slot), TAPS)
-        return torch.where(parent >= 0, parent * 8 + slot.to(torch.int32), -1).flatten(0, 1)
+        return child_neighbours(self.above)
 
 
 def _pattern_rank(valid: Tensor) -> Tensor:
