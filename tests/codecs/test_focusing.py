@@ -113,6 +113,14 @@ def test_chunks_change_the_result(up_channels):
     assert torch.equal(first.faces, last.faces)
 
 
+def test_pruning_keeps_what_its_heads_drop():
+    codec = awake()
+    latents = codec.encode(codec.prepare(ball()))
+    whole, none_dropped, some = (codec.decode(latents, prune=limit) for limit in (None, -1e9, 0.0))
+    assert torch.equal(none_dropped.grid.coords, whole.grid.coords) and torch.equal(none_dropped.sdf, whole.sdf)
+    assert 0 < len(some.grid) < len(whole.grid)
+
+
 def test_group_norms_see_chunks():
     codec = awake(replace(SMALL, norm="group", channels=96, up_channels=(32, 32), heads=2))
     latents = codec.encode(codec.prepare(ball(0.15)))
